@@ -1,0 +1,167 @@
+//! Rows of the flow maps: the translation of one direction of one connection.
+
+use crate::{Address, BackendRef, Port, Proto};
+
+/// Key of `FLOWS_V4` and `FLOWS_V6`: a packet's addresses, ports and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub sport: Port,
+    /// Destination port.
+    pub dport: Port,
+    proto: u32,
+}
+
+impl<A: Address> Tuple<A> {
+    /// The tuple of a packet from `src:sport` to `dst:dport`.
+    #[inline(always)]
+    pub fn new(proto: Proto, (src, sport): (A, Port), (dst, dport): (A, Port)) -> Self {
+        Self {
+            src,
+            dst,
+            sport,
+            dport,
+            proto: proto.number() as u32,
+        }
+    }
+
+    /// The tuple of a packet that answers this one.
+    #[inline(always)]
+    pub fn reversed(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            proto: self.proto,
+        }
+    }
+
+    /// The same with another source.
+    #[inline(always)]
+    pub fn with_src(self, (src, sport): (A, Port)) -> Self {
+        Self { src, sport, ..self }
+    }
+
+    /// The same with another destination.
+    #[inline(always)]
+    pub fn with_dst(self, (dst, dport): (A, Port)) -> Self {
+        Self { dst, dport, ..self }
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn proto_number(&self) -> u32 {
+        self.proto
+    }
+
+    /// The protocol, if the row holds a valid one.
+    pub fn proto(&self) -> Option<Proto> {
+        u8::try_from(self.proto).ok().and_then(Proto::from_number)
+    }
+}
+
+/// Which of the two edges of the host's network stack a flow's translation belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum Hook {
+    /// tc ingress: before routing and netfilter.
+    Ingress = 1,
+    /// tc egress: after routing and netfilter.
+    Egress = 2,
+}
+
+/// Which of a connection's rows this one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum FlowRole {
+    /// Client to frontend: the destination becomes the backend (ingress).
+    Dnat = 1,
+    /// Backend to client: the source becomes the frontend (egress).
+    UnDnat = 2,
+    /// Client to backend, its source address still to be masked (egress); holds no translation.
+    SnatPending = 3,
+    /// Client to backend: the source becomes a node address (egress).
+    Snat = 4,
+    /// Backend to node address: the destination becomes the client (ingress).
+    UnSnat = 5,
+}
+
+impl FlowRole {
+    /// The hook at which a row of this role is applied.
+    #[inline(always)]
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Dnat | Self::UnSnat => Hook::Ingress,
+            Self::UnDnat | Self::SnatPending | Self::Snat => Hook::Egress,
+        }
+    }
+}
+
+/// Value of `FLOWS_V4` and `FLOWS_V6`: the whole rewrite of a packet, precomputed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Flow<A> {
+    /// New source address.
+    pub src: A,
+    /// New destination address.
+    pub dst: A,
+    /// New source port.
+    pub sport: Port,
+    /// New destination port.
+    pub dport: Port,
+    hook: u16,
+    role: u16,
+    /// What the new addresses add to a one's complement sum over the old ones (RFC 1624).
+    pub address_delta: u32,
+    /// The same for the ports.
+    pub port_delta: u32,
+    /// The backend that was chosen.
+    pub backend: BackendRef,
+}
+
+impl<A: Address> Flow<A> {
+    /// A row that turns packets into `to`; the deltas must fit the row's key.
+    #[inline(always)]
+    pub fn new(
+        role: FlowRole,
+        to: &Tuple<A>,
+        (address_delta, port_delta): (u32, u32),
+        backend: BackendRef,
+    ) -> Self {
+        Self {
+            src: to.src,
+            dst: to.dst,
+            sport: to.sport,
+            dport: to.dport,
+            hook: role.hook() as u16,
+            role: role as u16,
+            address_delta,
+            port_delta,
+            backend,
+        }
+    }
+
+    /// Whether the row is applied at this hook.
+    #[inline(always)]
+    pub const fn applies_at(&self, hook: Hook) -> bool {
+        self.hook == hook as u16
+    }
+
+    /// Whether the row has this role.
+    #[inline(always)]
+    pub const fn has_role(&self, role: FlowRole) -> bool {
+        self.role == role as u16
+    }
+
+    /// Whether packets become exactly `to`.
+    #[inline(always)]
+    pub fn leads_to(&self, to: &Tuple<A>) -> bool {
+        self.src == to.src && self.dst == to.dst && self.sport == to.sport && self.dport == to.dport
+    }
+}

@@ -1,0 +1,28 @@
+//! Every type that crosses the boundary between the agent and the BPF programs.
+//!
+//! Data only: constructors and getters, no behaviour. All multi-byte address and port words are in
+//! network byte order in memory, so the datapath copies them between packets and maps as they are;
+//! outside this crate they are read through typed getters. Everything else is in host order.
+//!
+//! A change to any layout here needs a new [`ABI_VERSION`]: the agent refuses to adopt pinned maps
+//! of another version.
+#![no_std]
+#![deny(unsafe_code)]
+
+mod addr;
+mod config;
+mod counter;
+mod flow;
+mod pod;
+mod service;
+
+pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
+pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6};
+pub use counter::{Counter, DropReason};
+pub use flow::{Flow, FlowRole, Hook, Tuple};
+pub use service::{
+    Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
+};
+
+/// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,2 @@
+//! The life of a packet.
+#![no_std]
