@@ -1,1 +1,4 @@
 //! Agent.
+
+pub mod datapath;
+pub mod tables;
