@@ -164,7 +164,7 @@ impl Datapath for Fake {
     }
 
     fn grace(&self) -> Grace {
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(()))
     }
 }
 

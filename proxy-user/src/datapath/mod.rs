@@ -35,7 +35,7 @@ pub trait Datapath {
 }
 
 /// A grace period under way.
-pub type Grace = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+pub type Grace = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why the kernel did not take a write.
 #[derive(Debug, thiserror::Error)]

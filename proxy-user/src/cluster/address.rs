@@ -1,0 +1,173 @@
+//! Addresses and ports, from the text and numbers of objects.
+
+use super::{IpFamily, Why};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+/// An address range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// The text of an address range is address/prefix, and the prefix no longer than the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address range")]
+pub struct NotACidr;
+
+impl Cidr {
+    /// Any address of the range, as it was written.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Length of the prefix, in bits.
+    pub const fn prefix(&self) -> u8 {
+        self.prefix
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = NotACidr;
+
+    fn from_str(text: &str) -> Result<Self, NotACidr> {
+        let (address, prefix) = text.trim().split_once('/').ok_or(NotACidr)?;
+        let address: IpAddr = address.parse().map_err(|_| NotACidr)?;
+        let prefix: u8 = prefix.parse().map_err(|_| NotACidr)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        if prefix > bits {
+            return Err(NotACidr);
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Reads an address as the API server does: spaces around it, leading zeros and IPv4 in the
+/// clothes of IPv6 are tolerated.
+pub(super) fn parse(text: &str) -> Result<IpAddr, Why> {
+    let trimmed = text.trim();
+    let address = trimmed.parse().ok().or_else(|| leading_zeros(trimmed));
+    address
+        .map(|address: IpAddr| address.to_canonical())
+        .ok_or_else(|| Why::NotAnAddress(text.to_owned()))
+}
+
+/// Reads an address that packets can be sent to and that is of the given family.
+pub(super) fn parse_usable(text: &str, family: IpFamily) -> Result<IpAddr, Why> {
+    let address = parse(text)?;
+    if IpFamily::of(address) != family {
+        return Err(Why::WrongFamily {
+            address,
+            expected: family,
+        });
+    }
+    if is_reserved(address) {
+        return Err(Why::ReservedAddress(address));
+    }
+    Ok(address)
+}
+
+/// Reads a port number.
+pub(super) fn port(number: i32) -> Result<u16, Why> {
+    match u16::try_from(number) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(Why::PortOutOfRange(number)),
+    }
+}
+
+fn is_reserved(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
+}
+
+/// std refuses leading zeros because some programs read them as octal; Kubernetes reads decimal.
+fn leading_zeros(text: &str) -> Option<IpAddr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        if !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        *octet = part.parse().ok()?;
+    }
+    parts
+        .next()
+        .is_none()
+        .then(|| Ipv4Addr::from(octets).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_the_api_server_reads_them() {
+        let v4: IpAddr = "10.0.0.1".parse().unwrap();
+        for text in [
+            "10.0.0.1",
+            " 10.0.0.1\n",
+            "010.000.0.001",
+            "::ffff:10.0.0.1",
+        ] {
+            assert_eq!(parse(text), Ok(v4), "{text:?}");
+        }
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1.2",
+            "10.0.0.256",
+            "10.0.0.+1",
+            "a::b::c",
+            "None",
+        ] {
+            assert_eq!(parse(text), Err(Why::NotAnAddress(text.into())), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_addresses_are_not_usable() {
+        for text in ["0.0.0.0", "127.0.0.1", "169.254.0.1", "224.0.0.1"] {
+            let why = parse_usable(text, IpFamily::V4);
+            assert_eq!(why, Err(Why::ReservedAddress(text.parse().unwrap())));
+        }
+        for text in ["::", "::1", "fe80::1", "ff02::1"] {
+            let why = parse_usable(text, IpFamily::V6);
+            assert_eq!(why, Err(Why::ReservedAddress(text.parse().unwrap())));
+        }
+    }
+
+    #[test]
+    fn ports_are_sixteen_bits_and_not_zero() {
+        assert_eq!(port(65535), Ok(65535));
+        for number in [0, -1, 65536, 70000, i32::MIN] {
+            assert_eq!(port(number), Err(Why::PortOutOfRange(number)));
+        }
+    }
+
+    #[test]
+    fn a_range_is_an_address_and_a_prefix_that_fits() {
+        let cidr: Cidr = "10.244.0.0/16".parse().unwrap();
+        assert_eq!(cidr.to_string(), "10.244.0.0/16");
+        for text in [
+            "10.244.0.0",
+            "10.244.0.0/33",
+            "fd00::/129",
+            "x/8",
+            "10.0.0.0/-1",
+        ] {
+            assert_eq!(text.parse::<Cidr>(), Err(NotACidr), "{text}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What of EndpointSlices can be used, and how the slices of one Service are merged.
+
+use super::{IpFamily, Protocol, ServiceName, Skipped, Why, address};
+use crate::source::ObjectKey;
+use k8s_openapi::api::discovery::v1::{self, EndpointPort, EndpointSlice};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Names the Service that a slice belongs to.
+const OWNER_LABEL: &str = "kubernetes.io/service-name";
+/// The same, as the path of a field.
+pub(super) const OWNER_FIELD: &str = "metadata.labels[kubernetes.io/service-name]";
+/// Tells proxies to leave a slice alone.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// An address and port behind a Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address of the pod or host.
+    pub address: IpAddr,
+    /// Port it listens on.
+    pub port: u16,
+    /// Whether it wants new connections.
+    pub ready: bool,
+    /// Whether it would answer new connections, ready or not.
+    pub serving: bool,
+    /// Whether it is on its way out.
+    pub terminating: bool,
+    /// Whether it runs on this node.
+    pub local: bool,
+}
+
+/// The usable part of one EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Slice {
+    ports: Vec<SlicePort>,
+    /// Their port is still to be filled in.
+    hosts: Vec<Endpoint>,
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SlicePort {
+    name: String,
+    protocol: Protocol,
+    port: u16,
+}
+
+impl Slice {
+    pub(super) fn skipped(&self) -> impl Iterator<Item = Skipped> {
+        self.skipped.iter().cloned()
+    }
+}
+
+/// The Service a slice belongs to; `None` also for slices to be left alone.
+pub(super) fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ServiceName> {
+    if is_ignored(slice) {
+        return None;
+    }
+    let service = slice.metadata.labels.as_ref()?.get(OWNER_LABEL)?;
+    let named = !service.is_empty();
+    named.then(|| ServiceName::new(&key.namespace, service))
+}
+
+/// Whether the slice asks to be left alone.
+pub(super) fn is_ignored(slice: &EndpointSlice) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))
+}
+
+/// Reads a slice, as seen from the node of this name.
+pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> Slice {
+    let mut skipped = Vec::new();
+    let mut skip = |field: String, why| skipped.push(Skipped::new(key, field, why));
+    let family = match slice.address_type.as_str() {
+        "FQDN" => return Slice::default(),
+        name => IpFamily::from_name(name),
+    };
+    let Some(family) = family else {
+        let why = Why::NotAFamily(slice.address_type.clone());
+        skip("addressType".to_owned(), why);
+        return Slice {
+            skipped,
+            ..Slice::default()
+        };
+    };
+    let ports = ports(slice, &mut skip);
+    let hosts = hosts(slice, family, node_name, &mut skip);
+    Slice {
+        ports,
+        hosts,
+        skipped,
+    }
+}
+
+/// The endpoints of one Service port, each address and port once, in that order.
+///
+/// A pod network may give a dying pod's address to a new pod, so an endpoint that is not
+/// terminating wins over one that is.
+pub(super) fn merged<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+    name: &str,
+    protocol: Protocol,
+) -> Vec<Endpoint> {
+    let mut merged: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
+    for endpoint in slices.flat_map(|slice| slice.endpoints(name, protocol)) {
+        let at = (endpoint.address, endpoint.port);
+        if !(endpoint.terminating && merged.contains_key(&at)) {
+            merged.insert(at, endpoint);
+        }
+    }
+    merged.into_values().collect()
+}
+
+impl Slice {
+    fn endpoints(&self, name: &str, protocol: Protocol) -> impl Iterator<Item = Endpoint> {
+        let wanted = move |port: &&SlicePort| port.name == name && port.protocol == protocol;
+        let ports = self.ports.iter().filter(wanted);
+        ports.flat_map(|port| {
+            self.hosts.iter().map(|host| Endpoint {
+                port: port.port,
+                ..*host
+            })
+        })
+    }
+}
+
+fn ports(slice: &EndpointSlice, skip: &mut impl FnMut(String, Why)) -> Vec<SlicePort> {
+    let mut ports = Vec::new();
+    for (index, port) in slice.ports.iter().flatten().enumerate() {
+        // The Service's own port is reported; saying it again for each slice helps nobody.
+        if port.protocol.as_deref() == Some("SCTP") {
+            continue;
+        }
+        match slice_port(port) {
+            Ok(port) => ports.push(port),
+            Err((field, why)) => skip(format!("ports[{index}].{field}"), why),
+        }
+    }
+    ports
+}
+
+fn slice_port(port: &EndpointPort) -> Result<SlicePort, (&'static str, Why)> {
+    let number = port.port.ok_or(("port", Why::Missing))?;
+    Ok(SlicePort {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: Protocol::from_name(port.protocol.as_deref()).map_err(|why| ("protocol", why))?,
+        port: address::port(number).map_err(|why| ("port", why))?,
+    })
+}
+
+fn hosts(
+    slice: &EndpointSlice,
+    family: IpFamily,
+    node_name: &str,
+    skip: &mut impl FnMut(String, Why),
+) -> Vec<Endpoint> {
+    let mut hosts = Vec::new();
+    for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+        match host_address(endpoint, family) {
+            Ok(address) => hosts.push(host(endpoint, address, node_name)),
+            Err(why) => skip(format!("endpoints[{index}].addresses[0]"), why),
+        }
+    }
+    hosts
+}
+
+/// Further addresses of an endpoint have no defined meaning.
+fn host_address(endpoint: &v1::Endpoint, family: IpFamily) -> Result<IpAddr, Why> {
+    let text = endpoint.addresses.first().ok_or(Why::Missing)?;
+    address::parse_usable(text, family)
+}
+
+fn host(endpoint: &v1::Endpoint, address: IpAddr, node_name: &str) -> Endpoint {
+    let conditions = endpoint.conditions.as_ref();
+    Endpoint {
+        address,
+        port: 0,
+        ready: conditions.and_then(|is| is.ready).unwrap_or(true),
+        serving: conditions.and_then(|is| is.serving).unwrap_or(true),
+        terminating: conditions.and_then(|is| is.terminating).unwrap_or(false),
+        local: endpoint.node_name.as_deref() == Some(node_name),
+    }
+}

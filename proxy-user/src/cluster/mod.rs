@@ -1,0 +1,332 @@
+//! Mirror of the cluster's objects, merged into one plain view per Service.
+
+mod address;
+mod endpoints;
+mod node;
+mod service;
+mod skipped;
+
+pub use address::{Cidr, NotACidr};
+pub use endpoints::Endpoint;
+pub use node::NodeView;
+pub use skipped::{Skipped, Why};
+
+use crate::source::{Kind, Object, ObjectKey};
+use endpoints::Slice;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use service::Exposed;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Namespace and name of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Transport protocols that can be balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    Tcp,
+    /// User Datagram Protocol.
+    Udp,
+}
+
+/// IP address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A Service and its endpoints, as far as they can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Which Service.
+    pub name: ServiceName,
+    /// Its cluster addresses, at most one per family.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports, in its own order.
+    pub ports: Vec<PortView>,
+    /// What of the Service and its EndpointSlices can't be used.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortView {
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port dialled on cluster addresses.
+    pub port: u16,
+    /// The port dialled on node addresses.
+    pub node_port: Option<u16>,
+    /// Who may answer, of both families, each address and port once.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What must be looked at again after a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Services whose view may have changed.
+    pub services: Vec<ServiceName>,
+    /// The Service-independent part: [`Cluster::node`] has changed.
+    pub node: bool,
+    /// Objects that belong to no Service and can't be used, as of this change.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The mirror. Knows one node by name: its own.
+#[derive(Debug)]
+pub struct Cluster {
+    node_name: String,
+    node: Option<NodeView>,
+    members: HashMap<ServiceName, Members>,
+    owners: HashMap<ObjectKey, ServiceName>,
+    unowned: BTreeMap<ObjectKey, Skipped>,
+}
+
+/// What is known under the name of one Service.
+#[derive(Debug, Default)]
+struct Members {
+    service: Option<Exposed>,
+    slices: BTreeMap<String, Slice>,
+}
+
+impl Cluster {
+    /// An empty mirror, seen from the node of this name.
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            node: None,
+            members: HashMap::new(),
+            owners: HashMap::new(),
+            unowned: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in an object, new or changed.
+    pub fn apply(&mut self, object: &Object) -> Dirty {
+        let key = object.key();
+        match object {
+            Object::Service(service) => self.put_service(&key, service),
+            Object::EndpointSlice(slice) => self.put_slice(key, slice),
+            Object::Node(node) => self.put_node(&key, node),
+        }
+    }
+
+    /// Forgets an object; one that was not known changes nothing.
+    pub fn delete(&mut self, key: &ObjectKey) -> Dirty {
+        match key.kind {
+            Kind::Service => self.set_service(&ServiceName::of(key), None),
+            Kind::EndpointSlice => Dirty::services(self.remove_slice(key)),
+            Kind::Node => self.set_node(&key.name, None),
+        }
+    }
+
+    /// The Service of this name, if there is one that a proxy serves.
+    pub fn view(&self, name: &ServiceName) -> Option<ServiceView> {
+        let members = self.members.get(name)?;
+        let service = members.service.as_ref()?;
+        let mut skipped = service.skipped.clone();
+        skipped.extend(members.slices.values().flat_map(Slice::skipped));
+        let ports = service.ports.iter().map(|port| PortView {
+            endpoints: endpoints::merged(members.slices.values(), &port.name, port.protocol),
+            ..port.clone()
+        });
+        Some(ServiceView {
+            name: name.clone(),
+            cluster_ips: service.cluster_ips.clone(),
+            ports: ports.collect(),
+            skipped,
+        })
+    }
+
+    /// Names of all Services that have a view.
+    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
+        let served = |members: &Members| members.service.is_some();
+        self.members
+            .iter()
+            .filter(move |(_, members)| served(members))
+            .map(|(name, _)| name)
+    }
+
+    /// This node, if its object is known.
+    pub fn node(&self) -> Option<&NodeView> {
+        self.node.as_ref()
+    }
+
+    /// Objects that belong to no Service and can't be used.
+    pub fn unowned(&self) -> impl Iterator<Item = &Skipped> {
+        self.unowned.values()
+    }
+
+    fn put_service(&mut self, key: &ObjectKey, service: &Service) -> Dirty {
+        self.set_service(&ServiceName::of(key), service::exposed(key, service))
+    }
+
+    fn set_service(&mut self, name: &ServiceName, service: Option<Exposed>) -> Dirty {
+        let members = self.members.entry(name.clone()).or_default();
+        let changed = members.service != service;
+        members.service = service;
+        self.drop_if_empty(name);
+        Dirty::services(changed.then(|| name.clone()))
+    }
+
+    fn put_slice(&mut self, key: ObjectKey, slice: &EndpointSlice) -> Dirty {
+        let Some(name) = endpoints::service_of(&key, slice) else {
+            let mut dirty = Dirty::services(self.remove_slice(&key));
+            dirty.skipped.extend(self.put_unowned(key, slice));
+            return dirty;
+        };
+        let before = match self.owners.get(&key) {
+            Some(owner) if *owner == name => None,
+            _ => self.remove_slice(&key),
+        };
+        let slice = endpoints::slice(&key, slice, &self.node_name);
+        let members = self.members.entry(name.clone()).or_default();
+        let changed = members.slices.get(&key.name) != Some(&slice);
+        members.slices.insert(key.name.clone(), slice);
+        self.owners.insert(key, name.clone());
+        Dirty::services(before.into_iter().chain(changed.then_some(name)))
+    }
+
+    /// Returns the reason if it is new.
+    fn put_unowned(&mut self, key: ObjectKey, slice: &EndpointSlice) -> Option<Skipped> {
+        if endpoints::is_ignored(slice) {
+            return None;
+        }
+        let skipped = Skipped::new(&key, endpoints::OWNER_FIELD, Why::Missing);
+        let before = self.unowned.insert(key, skipped.clone());
+        before.is_none().then_some(skipped)
+    }
+
+    /// Returns the Service that has lost the slice.
+    fn remove_slice(&mut self, key: &ObjectKey) -> Option<ServiceName> {
+        self.unowned.remove(key);
+        let owner = self.owners.remove(key)?;
+        if let Some(members) = self.members.get_mut(&owner) {
+            members.slices.remove(&key.name);
+        }
+        self.drop_if_empty(&owner);
+        Some(owner)
+    }
+
+    fn put_node(&mut self, key: &ObjectKey, node: &Node) -> Dirty {
+        self.set_node(&key.name, Some(node::view(key, node)))
+    }
+
+    fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Dirty {
+        if name != self.node_name || self.node == node {
+            return Dirty::default();
+        }
+        self.node = node;
+        Dirty {
+            node: true,
+            ..Dirty::default()
+        }
+    }
+
+    fn drop_if_empty(&mut self, name: &ServiceName) {
+        let empty = |members: &Members| members.service.is_none() && members.slices.is_empty();
+        if self.members.get(name).is_some_and(empty) {
+            self.members.remove(name);
+        }
+    }
+}
+
+impl Dirty {
+    fn services(services: impl IntoIterator<Item = ServiceName>) -> Self {
+        Self {
+            services: services.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl ServiceName {
+    /// From namespace and name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The key of the Service's object.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey {
+            kind: Kind::Service,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    fn of(key: &ObjectKey) -> Self {
+        Self::new(&key.namespace, &key.name)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl IpFamily {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name as Kubernetes writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "IPv4" => Some(Self::V4),
+            "IPv6" => Some(Self::V6),
+            _ => None,
+        }
+    }
+}
+
+impl Protocol {
+    /// The name as Kubernetes writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// Absent means TCP, as the API server has it.
+    fn from_name(name: Option<&str>) -> Result<Self, Why> {
+        match name.unwrap_or("TCP") {
+            "TCP" => Ok(Self::Tcp),
+            "UDP" => Ok(Self::Udp),
+            other => Err(Why::UnsupportedProtocol(other.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! What of a Service object can be dialled.
+
+use super::{IpFamily, PortView, Protocol, Skipped, Why, address};
+use crate::source::ObjectKey;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use std::net::IpAddr;
+
+const FOREIGN_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// A Service that a proxy serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Exposed {
+    /// At most one per family.
+    pub(super) cluster_ips: Vec<IpAddr>,
+    /// Without endpoints.
+    pub(super) ports: Vec<PortView>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// Reads a Service; `None` if it is none of a proxy's business.
+pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
+    let spec = service.spec.as_ref()?;
+    if is_ignored(service, spec) {
+        return None;
+    }
+    let mut skipped = Vec::new();
+    let mut skip = |field: String, why| skipped.push(Skipped::new(key, field, why));
+    let cluster_ips = cluster_ips(spec, &mut skip);
+    let ports = ports(spec, &mut skip);
+    Some(Exposed {
+        cluster_ips,
+        ports,
+        skipped,
+    })
+}
+
+fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    let foreign = labels.is_some_and(|labels| labels.contains_key(FOREIGN_PROXY_LABEL));
+    let external_name = spec.type_.as_deref() == Some("ExternalName");
+    foreign || external_name || spec.cluster_ip.as_deref() == Some("None")
+}
+
+/// One address per family in `ipFamilies`, paired by index.
+fn cluster_ips(spec: &ServiceSpec, skip: &mut impl FnMut(String, Why)) -> Vec<IpAddr> {
+    let listed = listed_cluster_ips(spec);
+    if listed.is_empty() {
+        skip("spec.clusterIP".to_owned(), Why::Missing);
+    }
+    let families = spec.ip_families.as_deref().unwrap_or_default();
+    let mut usable: Vec<IpAddr> = Vec::new();
+    for (index, text) in listed.into_iter().enumerate() {
+        match cluster_ip(text, families.get(index).map(String::as_str)) {
+            Ok(address) if usable.iter().any(|other| same_family(*other, address)) => {}
+            Ok(address) => usable.push(address),
+            Err(why) => skip(format!("spec.clusterIPs[{index}]"), why),
+        }
+    }
+    usable
+}
+
+fn listed_cluster_ips(spec: &ServiceSpec) -> Vec<&String> {
+    let listed = spec.cluster_ips.as_deref().unwrap_or_default();
+    if !listed.is_empty() {
+        return listed.iter().collect();
+    }
+    let single = spec.cluster_ip.as_ref();
+    single.filter(|text| !text.is_empty()).into_iter().collect()
+}
+
+fn cluster_ip(text: &str, family: Option<&str>) -> Result<IpAddr, Why> {
+    let family = match family {
+        Some(name) => IpFamily::from_name(name).ok_or_else(|| Why::NotAFamily(name.to_owned()))?,
+        None => IpFamily::of(address::parse(text)?),
+    };
+    address::parse_usable(text, family)
+}
+
+fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    IpFamily::of(a) == IpFamily::of(b)
+}
+
+fn ports(spec: &ServiceSpec, skip: &mut impl FnMut(String, Why)) -> Vec<PortView> {
+    let mut ports = Vec::new();
+    for (index, port) in spec.ports.iter().flatten().enumerate() {
+        match port_view(port) {
+            Ok(mut view) => {
+                view.node_port = node_port(port).unwrap_or_else(|why| {
+                    skip(format!("spec.ports[{index}].nodePort"), why);
+                    None
+                });
+                ports.push(view);
+            }
+            Err((field, why)) => skip(format!("spec.ports[{index}].{field}"), why),
+        }
+    }
+    if ports.is_empty() {
+        skip("spec.ports".to_owned(), Why::NoUsablePort);
+    }
+    ports
+}
+
+fn port_view(port: &ServicePort) -> Result<PortView, (&'static str, Why)> {
+    Ok(PortView {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: Protocol::from_name(port.protocol.as_deref()).map_err(|why| ("protocol", why))?,
+        port: address::port(port.port).map_err(|why| ("port", why))?,
+        node_port: None,
+        endpoints: Vec::new(),
+    })
+}
+
+/// 0 is how the API server writes "none".
+fn node_port(port: &ServicePort) -> Result<Option<u16>, Why> {
+    match port.node_port {
+        None | Some(0) => Ok(None),
+        Some(number) => address::port(number).map(Some),
+    }
+}

@@ -1,0 +1,79 @@
+//! Why an object, or part of one, can't be used.
+
+use super::{IpFamily, ServiceName};
+use crate::source::ObjectKey;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A part of an object that can't be used; everything else of it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Skipped {
+    /// The object.
+    pub object: ObjectKey,
+    /// Path of the field inside the object.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: Why,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Why {
+    /// It has to be there.
+    #[error("missing")]
+    Missing,
+    /// Not the text of an IP address.
+    #[error("not an IP address: {0:?}")]
+    NotAnAddress(String),
+    /// Not the text of an address range.
+    #[error("not an address range: {0:?}")]
+    NotACidr(String),
+    /// Neither `IPv4` nor `IPv6`.
+    #[error("not an address family: {0:?}")]
+    NotAFamily(String),
+    /// An address of one family where one of the other belongs.
+    #[error("{address} is not an {} address", expected.name())]
+    WrongFamily {
+        /// What is there.
+        address: IpAddr,
+        /// What should be there.
+        expected: IpFamily,
+    },
+    /// Loopback, link-local, multicast or unspecified.
+    #[error("{0} is reserved and can't be a service's or an endpoint's address")]
+    ReservedAddress(IpAddr),
+    /// Ports are 1 to 65535.
+    #[error("port {0} is not between 1 and 65535")]
+    PortOutOfRange(i32),
+    /// Neither TCP nor UDP.
+    #[error("protocol {0:?} is not supported")]
+    UnsupportedProtocol(String),
+    /// A Service none of whose ports can be used.
+    #[error("no usable port")]
+    NoUsablePort,
+    /// Address, port and protocol are another Service's.
+    #[error("{frontend} is already served for Service {holder}")]
+    FrontendTaken {
+        /// Address, port and protocol.
+        frontend: String,
+        /// Whose it is.
+        holder: ServiceName,
+    },
+}
+
+impl Skipped {
+    /// A reason for not using this field.
+    pub fn new(object: &ObjectKey, field: impl Into<String>, why: Why) -> Self {
+        Self {
+            object: object.clone(),
+            field: field.into(),
+            why,
+        }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.field, self.why)
+    }
+}

@@ -1,0 +1,161 @@
+//! What may be dialled, and which backends answer.
+
+pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName};
+
+use crate::cluster::{Endpoint, PortView, ServiceView};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What must be known of the node besides the Service itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeContext {
+    /// Its own IPv4 address.
+    pub primary_v4: Option<Ipv4Addr>,
+    /// Its own IPv6 address.
+    pub primary_v6: Option<Ipv6Addr>,
+    /// Addresses on which NodePorts are served.
+    pub node_port_addresses: Vec<IpAddr>,
+}
+
+impl NodeContext {
+    /// From the node's addresses, the preferred ones first; the first of each family is its
+    /// primary address, and the one on which NodePorts are served.
+    pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut node = Self::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(v4) => node.primary_v4 = node.primary_v4.or(Some(v4)),
+                IpAddr::V6(v6) => node.primary_v6 = node.primary_v6.or(Some(v6)),
+            }
+        }
+        let v4 = node.primary_v4.map(IpAddr::V4);
+        node.node_port_addresses = v4
+            .into_iter()
+            .chain(node.primary_v6.map(IpAddr::V6))
+            .collect();
+        node
+    }
+}
+
+/// One port of a Service in one IP family: the unit that is balanced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name of the port; empty if it has none.
+    pub name: String,
+    /// Family of all its addresses.
+    pub family: IpFamily,
+    /// Where it can be dialled, sorted.
+    pub frontends: Vec<Frontend>,
+    /// Who answers, sorted.
+    pub backends: Vec<Backend>,
+}
+
+/// Address, port and protocol that clients dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// Dialled address.
+    pub address: IpAddr,
+    /// Dialled port.
+    pub port: u16,
+    /// Dialled protocol.
+    pub protocol: Protocol,
+    /// How it came to be.
+    pub kind: FrontendKind,
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = SocketAddr::new(self.address, self.port);
+        write!(f, "{at}/{}", self.protocol.name())
+    }
+}
+
+/// How a frontend came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendKind {
+    /// From a cluster address.
+    ClusterIp,
+    /// From a node port, on one of this node's addresses.
+    NodePort,
+}
+
+/// An endpoint as the datapath sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// Address of the pod or host.
+    pub address: IpAddr,
+    /// Port it listens on.
+    pub port: u16,
+    /// Whether it runs on this node.
+    pub local: bool,
+}
+
+/// The service ports of a Service, in the order of its ports, IPv4 before IPv6.
+///
+/// A family in which the Service has no cluster address does not exist for it.
+pub fn service_ports(view: &ServiceView, node: &NodeContext) -> Vec<ServicePort> {
+    let mut cluster_ips = view.cluster_ips.clone();
+    cluster_ips.sort_unstable();
+    let ports = view.ports.iter();
+    ports
+        .flat_map(|port| {
+            cluster_ips
+                .iter()
+                .map(move |&ip| service_port(port, ip, node))
+        })
+        .collect()
+}
+
+fn service_port(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> ServicePort {
+    let family = IpFamily::of(cluster_ip);
+    ServicePort {
+        name: port.name.clone(),
+        family,
+        frontends: frontends(port, cluster_ip, node),
+        backends: backends(&port.endpoints, family),
+    }
+}
+
+fn frontends(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> Vec<Frontend> {
+    let frontend = |address, number, kind| Frontend {
+        address,
+        port: number,
+        protocol: port.protocol,
+        kind,
+    };
+    let mut frontends = vec![frontend(cluster_ip, port.port, FrontendKind::ClusterIp)];
+    let node_addresses = node.node_port_addresses.iter();
+    let node_addresses = node_addresses.filter(|&&ip| IpFamily::of(ip) == IpFamily::of(cluster_ip));
+    if let Some(number) = port.node_port {
+        frontends.extend(node_addresses.map(|&ip| frontend(ip, number, FrontendKind::NodePort)));
+    }
+    frontends.sort_unstable();
+    frontends.dedup();
+    frontends
+}
+
+/// The ready endpoints; if there are none, those that are on their way out but still answer.
+fn backends(endpoints: &[Endpoint], family: IpFamily) -> Vec<Backend> {
+    let chosen = |wanted: fn(&Endpoint) -> bool| {
+        let of_family = endpoints
+            .iter()
+            .filter(|it| IpFamily::of(it.address) == family);
+        let chosen = of_family.filter(|it| wanted(it)).map(backend);
+        chosen.collect::<Vec<_>>()
+    };
+    let mut backends = chosen(|it| it.ready);
+    if backends.is_empty() {
+        backends = chosen(|it| it.serving && it.terminating);
+    }
+    backends.sort_unstable();
+    backends.dedup_by_key(|backend| (backend.address, backend.port));
+    backends
+}
+
+fn backend(endpoint: &Endpoint) -> Backend {
+    Backend {
+        address: endpoint.address,
+        port: endpoint.port,
+        local: endpoint.local,
+    }
+}

@@ -1,0 +1,137 @@
+//! Where Kubernetes objects come from: something that sends batches of events.
+//!
+//! A source owns the sending half of a channel of `Vec<Event>`. A batch is what became known
+//! together; the receiver acts on it as a whole.
+
+pub mod manifests;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::fmt;
+
+/// An object of one of the kinds that matter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// `v1` Service.
+    Service(Box<Service>),
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
+    /// `v1` Node.
+    Node(Box<Node>),
+}
+
+/// The kinds of objects that matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` Node.
+    Node,
+}
+
+/// What tells one object from all others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for Nodes.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a source has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The object exists and is now like this.
+    Apply(Object),
+    /// The object is gone.
+    Delete(ObjectKey),
+    /// Everything that existed at the start has been sent. Comes once.
+    Synced,
+    /// What is wrong with one origin of objects (a file, a watch): the full list, replacing the
+    /// one sent before. Empty: all is well again.
+    Problems {
+        /// Which origin, as the operator knows it.
+        origin: String,
+        /// One line each.
+        problems: Vec<String>,
+    },
+}
+
+impl Kind {
+    /// The name as manifests write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+        }
+    }
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
+        }
+    }
+
+    /// Its key; parts that the object lacks are empty.
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey {
+            kind: self.kind(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Service(service) => &service.metadata,
+            Self::EndpointSlice(slice) => &slice.metadata,
+            Self::Node(node) => &node.metadata,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Self::Service(service) => &mut service.metadata,
+            Self::EndpointSlice(slice) => &mut slice.metadata,
+            Self::Node(node) => &mut node.metadata,
+        }
+    }
+
+    /// The object without the metadata that nothing here reads.
+    pub fn trimmed(mut self) -> Self {
+        let metadata = self.metadata_mut();
+        *metadata = ObjectMeta {
+            name: metadata.name.take(),
+            namespace: metadata.namespace.take(),
+            labels: metadata.labels.take(),
+            ..ObjectMeta::default()
+        };
+        self
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.name();
+        match self.kind {
+            Kind::Node => write!(f, "{kind} {}", self.name),
+            Kind::Service | Kind::EndpointSlice => {
+                write!(f, "{kind} {}/{}", self.namespace, self.name)
+            }
+        }
+    }
+}

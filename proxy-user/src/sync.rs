@@ -1,0 +1,407 @@
+//! The loop: changed Services -> frontends -> rows -> ops -> maps, with retry.
+//!
+//! One owner of everything, no locks. What is in the maps (`actual`) advances op by op after
+//! success, so that an error leaves nothing to roll back: the next turn goes on from there.
+
+mod report;
+mod run;
+
+pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
+
+use crate::cluster::{Cidr, Cluster, Dirty, ServiceName, Skipped, Why};
+use crate::datapath::{Datapath, Error, Op};
+use crate::frontend::{FrontendKind, NodeContext, service_ports};
+use crate::source::Event;
+use crate::tables::{
+    self, Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, diff, encode, node_config,
+};
+use proxy_common::NodeConfig;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// How many Services are written together; bounds memory, not correctness.
+const SERVICES_PER_TURN: usize = 1024;
+/// What the loop is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this node's object.
+    pub node_name: String,
+    /// Addresses of this node that take precedence over those of its object, family by family.
+    pub node_addresses: Vec<IpAddr>,
+    /// Ranges that count as inside of the cluster; the first of each family.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// Source ports for masked flows.
+    pub snat_ports: RangeInclusive<u16>,
+    /// Where generations start: a random number, except in tests.
+    pub first_generation: u32,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Sync<D> {
+    settings: Settings,
+    datapath: D,
+    cluster: Cluster,
+    ids: Ids,
+    orphans: Orphans,
+    services: HashMap<ServiceName, Entry>,
+    /// To be encoded anew.
+    dirty: BTreeSet<ServiceName>,
+    /// Have failed; waiting for the next retry.
+    failed: BTreeSet<ServiceName>,
+    node: NodeContext,
+    config: Option<NodeConfig>,
+    synced: bool,
+    problems: BTreeMap<String, Vec<String>>,
+    last_error: Option<String>,
+}
+
+/// A Service and its rows.
+#[derive(Debug, Default)]
+struct Entry {
+    actual: ServiceTables,
+    /// Where the rows are going, until they are there.
+    desired: Option<ServiceTables>,
+    skipped: Vec<Skipped>,
+    served: bool,
+}
+
+/// Asks a running loop for its state.
+pub type ReportRequest = oneshot::Sender<Report>;
+
+impl<D: Datapath> Sync<D> {
+    /// Reads what an earlier run has left in the maps. Nothing is written before
+    /// [`Event::Synced`].
+    ///
+    /// # Errors
+    /// The maps can't be read.
+    pub fn new(settings: Settings, mut datapath: D) -> Result<Self, Error> {
+        let dump = datapath.dump()?;
+        let (orphans, ids) =
+            Orphans::restore(&dump, datapath.capacity(), settings.first_generation);
+        Ok(Self {
+            cluster: Cluster::new(&settings.node_name),
+            node: NodeContext::of(settings.node_addresses.iter().copied()),
+            settings,
+            datapath,
+            ids,
+            orphans,
+            services: HashMap::new(),
+            dirty: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            config: None,
+            synced: false,
+            problems: BTreeMap::new(),
+            last_error: None,
+        })
+    }
+
+    /// Takes in a batch of events and writes what follows from them. What can't be written is
+    /// kept for [`Sync::retry`].
+    pub fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Apply(object) => {
+                    let dirty = self.cluster.apply(&object);
+                    self.mark(dirty);
+                }
+                Event::Delete(key) => {
+                    let dirty = self.cluster.delete(&key);
+                    self.mark(dirty);
+                }
+                Event::Synced => self.start(),
+                Event::Problems { origin, problems } => self.note(origin, problems),
+            }
+        }
+        self.work();
+    }
+
+    /// Whether something has failed and waits for [`Sync::retry`].
+    pub fn needs_retry(&self) -> bool {
+        !self.failed.is_empty() || self.synced && self.config != Some(self.wanted_config())
+    }
+
+    /// Tries again what has failed.
+    pub fn retry(&mut self) {
+        let failed = std::mem::take(&mut self.failed);
+        let going = |name: &ServiceName| {
+            let entry = self.services.get(name);
+            entry.is_some_and(|entry| entry.desired.is_some())
+        };
+        let (going, full): (Vec<_>, Vec<_>) = failed.into_iter().partition(going);
+        self.dirty.extend(full);
+        self.settle(&going);
+        self.work();
+    }
+
+    /// What has become free since the last call. To be handed to [`Sync::release`] when a grace
+    /// period that begins now is over.
+    pub fn take_freed(&mut self) -> Option<Batch> {
+        self.ids.seal()
+    }
+
+    /// Makes freed ids available again.
+    pub fn release(&mut self, batch: Batch) {
+        self.ids.release(batch);
+    }
+
+    /// The maps.
+    pub fn datapath(&mut self) -> &mut D {
+        &mut self.datapath
+    }
+
+    /// Ends the loop's life; the maps stay as they are.
+    pub fn into_datapath(self) -> D {
+        self.datapath
+    }
+
+    fn mark(&mut self, dirty: Dirty) {
+        for skipped in dirty.skipped {
+            warn!("{skipped}");
+        }
+        if dirty.node {
+            self.node_changed();
+        }
+        if self.synced {
+            self.dirty.extend(dirty.services);
+        }
+    }
+
+    fn node_changed(&mut self) {
+        let view = self.cluster.node();
+        for skipped in view.iter().flat_map(|view| &view.skipped) {
+            warn!("{skipped}");
+        }
+        let own = view.iter().flat_map(|view| &view.addresses);
+        let node = NodeContext::of(self.settings.node_addresses.iter().chain(own).copied());
+        if self.node != node {
+            self.node = node;
+            self.mark_all();
+        }
+    }
+
+    fn start(&mut self) {
+        self.synced = true;
+        self.mark_all();
+    }
+
+    fn mark_all(&mut self) {
+        if self.synced {
+            self.dirty.extend(self.cluster.names().cloned());
+        }
+    }
+
+    fn note(&mut self, origin: String, problems: Vec<String>) {
+        let before = self.problems.remove(&origin).unwrap_or_default();
+        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+            warn!("{problem}");
+        }
+        if problems.is_empty() {
+            info!("{origin}: all well again");
+        } else {
+            self.problems.insert(origin, problems);
+        }
+    }
+
+    /// Writes everything that is dirty, some Services at a time.
+    fn work(&mut self) {
+        if !self.synced {
+            return;
+        }
+        self.configure();
+        while !self.dirty.is_empty() {
+            let names = self.take_dirty();
+            for name in &names {
+                self.refresh(name);
+            }
+            self.settle(&names);
+        }
+        self.disown();
+        if !self.needs_retry() {
+            self.last_error = None;
+        }
+    }
+
+    fn configure(&mut self) {
+        let wanted = self.wanted_config();
+        if self.config == Some(wanted) {
+            return;
+        }
+        match self.datapath.configure(&wanted) {
+            Ok(()) => self.config = Some(wanted),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn wanted_config(&self) -> NodeConfig {
+        let settings = &self.settings;
+        node_config(&self.node, &settings.cluster_cidrs, &settings.snat_ports)
+    }
+
+    fn take_dirty(&mut self) -> Vec<ServiceName> {
+        let mut names = Vec::new();
+        while names.len() < SERVICES_PER_TURN
+            && let Some(name) = self.dirty.pop_first()
+        {
+            names.push(name);
+        }
+        names
+    }
+
+    /// Computes where a Service's rows are going.
+    fn refresh(&mut self, name: &ServiceName) {
+        let view = self.cluster.view(name);
+        let ports = view.as_ref().map(|view| service_ports(view, &self.node));
+        let ports = ports.unwrap_or_default();
+        let mut entry = self.services.remove(name).unwrap_or_default();
+        entry.served = view.is_some();
+        let rows = self.orphans.take(&ports);
+        self.adopt(name, &mut entry, rows);
+        self.abandon(&mut entry);
+        let mut skipped = view.map(|view| view.skipped).unwrap_or_default();
+        match encode(name, &ports, &entry.actual, &mut self.ids) {
+            Ok(Encoded { tables, conflicts }) => {
+                skipped.extend(conflicts.into_iter().map(|conflict| taken(name, conflict)));
+                entry.desired = Some(tables);
+            }
+            Err(full) => {
+                self.fail(&full);
+                self.failed.insert(name.clone());
+            }
+        }
+        entry.skip(skipped);
+        self.services.insert(name.clone(), entry);
+    }
+
+    /// Makes rows of an earlier run this Service's own.
+    fn adopt(&mut self, name: &ServiceName, entry: &mut Entry, rows: ServiceTables) {
+        self.ids.adopt(name, rows.dialled());
+        entry.actual.absorb(rows);
+    }
+
+    /// Gives up where the rows were going; what has been written of it stays in `actual`.
+    fn abandon(&mut self, entry: &mut Entry) {
+        if let Some(desired) = entry.desired.take() {
+            let waiting = self.ids.unuse(desired.beyond(&entry.actual));
+            self.dirty.extend(waiting);
+        }
+        let unpublished = entry.actual.drop_unpublished();
+        self.free(unpublished);
+    }
+
+    fn free(&mut self, freed: Vec<Freed>) {
+        let waiting = self.ids.free(freed);
+        self.dirty.extend(waiting);
+    }
+
+    /// Makes the rows of an earlier run that no Service has asked for go away.
+    fn disown(&mut self) {
+        let mut names = Vec::new();
+        while let Some((id, rows)) = self.orphans.pop() {
+            // No object can have an empty namespace.
+            let name = ServiceName::new("", format!("orphan-{id}"));
+            let mut entry = Entry {
+                desired: Some(ServiceTables::default()),
+                ..Entry::default()
+            };
+            self.adopt(&name, &mut entry, rows);
+            self.services.insert(name.clone(), entry);
+            names.push(name);
+        }
+        self.settle(&names);
+    }
+
+    /// Writes what separates these Services from where they are going.
+    fn settle(&mut self, names: &[ServiceName]) {
+        let mut ops = Vec::new();
+        for (owner, name) in names.iter().enumerate() {
+            let entry = self.services.get(name);
+            let desired = entry.and_then(|entry| Some((&entry.actual, entry.desired.as_ref()?)));
+            let diff = desired.map(|(actual, desired)| diff(actual, desired));
+            ops.extend(diff.into_iter().flatten().map(|op| (owner, op)));
+        }
+        tables::sort(&mut ops, |(_, op)| op);
+        let failed = self.write(names, ops);
+        for (owner, name) in names.iter().enumerate() {
+            if failed.contains(&owner) {
+                self.failed.insert(name.clone());
+            } else {
+                self.arrived(name);
+            }
+        }
+    }
+
+    /// Applies ops, each with the index of its Service. After an error the Service's other ops are
+    /// left out and the rest goes on. Returns the Services with errors.
+    fn write(&mut self, names: &[ServiceName], ops: Vec<(usize, Op)>) -> BTreeSet<usize> {
+        let mut failed = BTreeSet::new();
+        let (mut owners, mut ops): (Vec<usize>, Vec<Op>) = ops.into_iter().unzip();
+        while !ops.is_empty() {
+            let (applied, result) = self.datapath.apply(&ops);
+            for (owner, op) in owners.drain(..applied).zip(ops.drain(..applied)) {
+                self.advance(&names[owner], &op);
+            }
+            if let (Err(error), Some(&owner)) = (result, owners.first()) {
+                self.fail(&error);
+                failed.insert(owner);
+                let rest = owners.into_iter().zip(ops);
+                (owners, ops) = rest.filter(|(other, _)| *other != owner).unzip();
+            }
+        }
+        failed
+    }
+
+    fn advance(&mut self, name: &ServiceName, op: &Op) {
+        let mut freed = Vec::new();
+        if let Some(entry) = self.services.get_mut(name) {
+            entry.actual.apply(op, &mut freed);
+        }
+        self.free(freed);
+    }
+
+    fn arrived(&mut self, name: &ServiceName) {
+        let Some(entry) = self.services.get_mut(name) else {
+            return;
+        };
+        if entry.desired.take().is_some() {
+            self.failed.remove(name);
+        }
+        if !entry.served && entry.actual.is_empty() {
+            self.services.remove(name);
+        }
+    }
+
+    /// Says what has failed, once as long as it is the same.
+    fn fail(&mut self, error: &dyn std::error::Error) {
+        let text = error.to_string();
+        if self.last_error.as_ref() != Some(&text) {
+            error!("{text}; will be tried again");
+            self.last_error = Some(text);
+        }
+    }
+}
+
+impl Entry {
+    fn skip(&mut self, skipped: Vec<Skipped>) {
+        for new in skipped.iter().filter(|new| !self.skipped.contains(new)) {
+            warn!("{new}");
+        }
+        self.skipped = skipped;
+    }
+}
+
+fn taken(name: &ServiceName, conflict: Conflict) -> Skipped {
+    let Conflict { frontend, holder } = conflict;
+    let field = match frontend.kind {
+        FrontendKind::ClusterIp => "spec.clusterIPs",
+        FrontendKind::NodePort => "spec.ports.nodePort",
+    };
+    let why = Why::FrontendTaken {
+        frontend: frontend.to_string(),
+        holder,
+    };
+    Skipped::new(&name.key(), field, why)
+}

@@ -1,0 +1,97 @@
+//! The loop itself: which of events, requests, retries and grace periods comes next.
+
+use super::{ReportRequest, Sync};
+use crate::datapath::{Datapath, Grace};
+use crate::source::Event;
+use crate::tables::Batch;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// The first retry comes after this, the next after twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+/// No retry comes later than this.
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+impl<D: Datapath> Sync<D> {
+    /// Runs until `events` is closed; returns the maps as they are then.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Vec<Event>>,
+        mut requests: mpsc::Receiver<ReportRequest>,
+    ) -> D {
+        let mut backoff = Backoff::default();
+        let mut quarantine: Option<Quarantine> = None;
+        loop {
+            if quarantine.is_none() {
+                quarantine = self.take_freed().map(|batch| Quarantine {
+                    grace: self.datapath.grace(),
+                    batch,
+                });
+            }
+            backoff.update(self.needs_retry());
+            tokio::select! {
+                batch = events.recv() => match batch {
+                    Some(batch) => self.apply(batch),
+                    None => return self.datapath,
+                },
+                Some(reply) = requests.recv() => {
+                    // The asker may have given up; that is no concern of the loop.
+                    let _ = reply.send(self.report());
+                }
+                () = backoff.elapsed() => {
+                    self.retry();
+                    backoff.lengthen();
+                }
+                batch = over(&mut quarantine) => self.release(batch),
+            }
+        }
+    }
+}
+
+/// Freed ids and the grace period they wait for.
+struct Quarantine {
+    grace: Grace,
+    batch: Batch,
+}
+
+/// Waits for the end of the grace period, if there is one.
+async fn over(quarantine: &mut Option<Quarantine>) -> Batch {
+    if let Some(quarantine) = quarantine {
+        quarantine.grace.as_mut().await;
+    }
+    match quarantine.take() {
+        Some(quarantine) => quarantine.batch,
+        None => std::future::pending().await,
+    }
+}
+
+/// When to retry.
+#[derive(Default)]
+struct Backoff {
+    delay: Duration,
+    at: Option<Instant>,
+}
+
+impl Backoff {
+    fn update(&mut self, needed: bool) {
+        if !needed {
+            *self = Self::default();
+        } else if self.at.is_none() {
+            self.delay = FIRST_RETRY;
+            self.at = Some(Instant::now() + self.delay);
+        }
+    }
+
+    fn lengthen(&mut self) {
+        self.delay = (self.delay * 2).min(LAST_RETRY);
+        self.at = Some(Instant::now() + self.delay);
+    }
+
+    async fn elapsed(&self) {
+        match self.at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Service ports as rows, keeping the ids of what exists.
+
+use super::claims::Claimed;
+use super::content::Dialled;
+use super::ids::Ids;
+use super::{Family, Freed, ServiceTables, TableFull};
+use crate::frontend::{self, IpFamily, Protocol, ServiceName, ServicePort};
+use proxy_common::{
+    AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality, Port, Proto,
+    RegionHeader, ServiceWord,
+};
+use std::collections::BTreeMap;
+
+/// The rows of a Service, and what had to be left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The rows.
+    pub tables: ServiceTables,
+    /// Frontends that are someone else's.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A frontend that two Services want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// What both want.
+    pub frontend: frontend::Frontend,
+    /// Who has it; may be the asking Service itself, by another of its ports.
+    pub holder: ServiceName,
+}
+
+/// The rows that a Service with these ports should have, given those it has.
+///
+/// A frontend keeps its service id, a backend of a service port its id and generation. A changed
+/// list of backends gets a region of its own. Ids that are new are taken from `ids`.
+///
+/// # Errors
+/// The map that is full; then nothing has been taken.
+pub fn encode(
+    name: &ServiceName,
+    ports: &[ServicePort],
+    actual: &ServiceTables,
+    ids: &mut Ids,
+) -> Result<Encoded, TableFull> {
+    let mut encoder = Encoder {
+        name,
+        actual,
+        ids,
+        desired: ServiceTables::default(),
+        conflicts: Vec::new(),
+        taken: Vec::new(),
+    };
+    for port in ports {
+        let done = match port.family {
+            IpFamily::V4 => encoder.port::<AddrV4>(port),
+            IpFamily::V6 => encoder.port::<AddrV6>(port),
+        };
+        if let Err(full) = done {
+            encoder.ids.unuse(encoder.taken);
+            return Err(full);
+        }
+    }
+    Ok(Encoded {
+        tables: encoder.desired,
+        conflicts: encoder.conflicts,
+    })
+}
+
+struct Encoder<'a> {
+    name: &'a ServiceName,
+    actual: &'a ServiceTables,
+    ids: &'a mut Ids,
+    desired: ServiceTables,
+    conflicts: Vec<Conflict>,
+    /// What has been taken from `ids`.
+    taken: Vec<Freed>,
+}
+
+impl Encoder<'_> {
+    fn port<A: Family>(&mut self, port: &ServicePort) -> Result<(), TableFull> {
+        let mut frontends = Vec::new();
+        for frontend in &port.frontends {
+            frontends.extend(self.claim::<A>(frontend)?);
+        }
+        if frontends.is_empty() {
+            return Ok(());
+        }
+        let service = self.service_id(&frontends)?;
+        let backends = self.backends::<A>(service, &port.backends)?;
+        let word = self.region(service, backends)?;
+        self.desired.services.insert(service, word);
+        let rows = frontends
+            .into_iter()
+            .map(|(key, kind)| (key, Frontend::new(service, kind)));
+        A::rows_mut(&mut self.desired).frontends.extend(rows);
+        Ok(())
+    }
+
+    fn claim<A: Family>(
+        &mut self,
+        frontend: &frontend::Frontend,
+    ) -> Result<Option<(FrontendKey<A>, FrontendKind)>, TableFull> {
+        let Some((key, kind)) = key::<A>(frontend) else {
+            return Ok(None);
+        };
+        let at: Dialled = (frontend.address, frontend.port, frontend.protocol);
+        let holder = match self.ids.claim(at, self.name)? {
+            Claimed::New => {
+                self.taken.push(Freed::Frontend(at.0, at.1, at.2));
+                None
+            }
+            Claimed::Held => {
+                let twice = self.desired.family::<A>().frontends.contains_key(&key);
+                twice.then(|| self.name.clone())
+            }
+            Claimed::By(holder) => Some(holder),
+        };
+        if let Some(holder) = holder {
+            self.conflicts.push(Conflict {
+                frontend: *frontend,
+                holder,
+            });
+            return Ok(None);
+        }
+        Ok(Some((key, kind)))
+    }
+
+    /// The id that one of the frontends has, or a new one.
+    fn service_id<A: Family>(
+        &mut self,
+        frontends: &[(FrontendKey<A>, FrontendKind)],
+    ) -> Result<u32, TableFull> {
+        let rows = &self.actual.family::<A>().frontends;
+        let known = frontends.iter().filter_map(|(key, _)| rows.get(key));
+        let mut known = known.map(|row| row.service);
+        let (actual, desired) = (&self.actual.services, &self.desired.services);
+        let free = |id: &u32| actual.contains_key(id) && !desired.contains_key(id);
+        if let Some(id) = known.find(free) {
+            return Ok(id);
+        }
+        let id = self.ids.services.take()?;
+        self.taken.push(Freed::Service(id));
+        Ok(id)
+    }
+
+    /// Ids of the backends, in order.
+    fn backends<A: Family>(
+        &mut self,
+        service: u32,
+        backends: &[frontend::Backend],
+    ) -> Result<Vec<u32>, TableFull> {
+        let known = self.known_backends::<A>(service);
+        let mut ids = Vec::with_capacity(backends.len());
+        for backend in backends {
+            let Some(address) = A::from_ip(backend.address) else {
+                continue;
+            };
+            let port = Port::new(backend.port);
+            let (id, generation) = match known.get(&(address, port)) {
+                Some(&known) => known,
+                None => self.new_backend::<A>()?,
+            };
+            let row = Backend::new(address, port, locality(backend), generation);
+            A::rows_mut(&mut self.desired).backends.insert(id, row);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Id and generation of the backends that the service has now.
+    fn known_backends<A: Family>(&self, service: u32) -> BTreeMap<(A, Port), (u32, u32)> {
+        let rows = &self.actual.family::<A>().backends;
+        let row = |id: &u32| {
+            let row = rows.get(id)?;
+            Some(((row.address, row.port), (*id, row.generation)))
+        };
+        self.known_ids(service).iter().filter_map(row).collect()
+    }
+
+    fn known_ids(&self, service: u32) -> &[u32] {
+        let word = self.actual.services.get(&service);
+        let words = word.and_then(|word| self.actual.regions.get(&word.region()));
+        let ids = words.and_then(|words| words.get(RegionHeader::WORDS as usize..));
+        ids.unwrap_or_default()
+    }
+
+    fn new_backend<A: Family>(&mut self) -> Result<(u32, u32), TableFull> {
+        let id = A::take_backend(self.ids)?;
+        self.taken.push(A::freed_backend(id));
+        Ok((id, self.ids.next_generation()))
+    }
+
+    /// A region with these backends: the one that is there, if it is the same.
+    fn region(&mut self, service: u32, backends: Vec<u32>) -> Result<ServiceWord, TableFull> {
+        let known = self.actual.services.get(&service);
+        if let Some(&word) = known
+            && let Some(words) = self.actual.regions.get(&word.region())
+            && self.known_ids(service) == backends
+        {
+            self.desired.regions.insert(word.region(), words.clone());
+            return Ok(word);
+        }
+        let generation = self.ids.next_generation();
+        let mut words = vec![generation, backends.len() as u32];
+        words.extend(backends);
+        let length = words.len() as u32;
+        let start = self.ids.regions.take(length)?;
+        self.taken.push(Freed::Region {
+            start,
+            words: length,
+        });
+        self.desired.regions.insert(start, words);
+        Ok(ServiceWord::new(start, generation))
+    }
+}
+
+fn key<A: Family>(frontend: &frontend::Frontend) -> Option<(FrontendKey<A>, FrontendKind)> {
+    let proto = match frontend.protocol {
+        Protocol::Tcp => Proto::Tcp,
+        Protocol::Udp => Proto::Udp,
+    };
+    let kind = match frontend.kind {
+        frontend::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
+        frontend::FrontendKind::NodePort => FrontendKind::NodePort,
+    };
+    let address = A::from_ip(frontend.address)?;
+    Some((
+        FrontendKey::new(address, Port::new(frontend.port), proto),
+        kind,
+    ))
+}
+
+fn locality(backend: &frontend::Backend) -> Locality {
+    if backend.local {
+        Locality::Local
+    } else {
+        Locality::Remote
+    }
+}
