@@ -1,12 +1,36 @@
 //! What happens to packets, counted: every packet that a program runs on adds to one counter.
 
+/// What became of a packet that was let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// No frontend and no flow of ours: untouched.
+    NotService,
+    /// Neither IPv4 nor IPv6, or neither TCP nor UDP: untouched.
+    Unsupported,
+    /// A fragment: untouched.
+    Fragment,
+    /// Too short, or with contradicting lengths: untouched, the stack judges it.
+    Malformed,
+    /// To a frontend, of no known flow, and not the start of one: untouched.
+    NoFlow,
+    /// Of a known flow that is translated at the other hook: untouched.
+    OtherHook,
+    /// Translated by a known flow.
+    Established,
+    /// First packet of a flow: backend chosen, destination translated.
+    Created,
+    /// First packet of a masked flow at egress: source port chosen, source translated.
+    Masked,
+}
+
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
     /// The frontend has no backends.
     NoBackend,
-    /// The service changed twice while the packet looked at it.
+    /// The service changed twice while the packet looked at it, or its rows contradict each other.
     ServiceTorn,
     /// No free source port towards the backend, neither the client's nor one of the SNAT range.
     PortsExhausted,
@@ -21,26 +45,40 @@ pub enum DropReason {
 /// Index into the per-CPU array `COUNTERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Counter {
-    /// No frontend and no flow of ours: passed untouched.
-    NotService,
-    /// Neither IPv4 nor IPv6, or neither TCP nor UDP: passed untouched.
-    Unsupported,
-    /// A fragment: passed untouched.
-    Fragment,
-    /// Too short or with contradicting lengths: passed untouched, the stack judges it.
-    Malformed,
-    /// To a frontend, no flow, and not the start of one: passed untouched.
-    NoFlow,
-    /// Of a known flow that is translated at the other hook: passed untouched.
-    OtherHook,
-    /// Translated by a known flow.
-    Established,
-    /// First packet of a flow: backend chosen and translated.
-    Created,
-    /// First packet of a flow at egress: source masked.
-    Masked,
+    /// Let through.
+    Passed(Verdict),
     /// Dropped.
     Dropped(DropReason),
+}
+
+impl Verdict {
+    /// All of them, by index.
+    pub const ALL: [Self; 9] = [
+        Self::NotService,
+        Self::Unsupported,
+        Self::Fragment,
+        Self::Malformed,
+        Self::NoFlow,
+        Self::OtherHook,
+        Self::Established,
+        Self::Created,
+        Self::Masked,
+    ];
+
+    /// The printed name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotService => "not-service",
+            Self::Unsupported => "unsupported",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::NoFlow => "no-flow",
+            Self::OtherHook => "other-hook",
+            Self::Established => "established",
+            Self::Created => "created",
+            Self::Masked => "masked",
+        }
+    }
 }
 
 impl DropReason {
@@ -67,59 +105,40 @@ impl DropReason {
     }
 }
 
-const PASSED: [Counter; 9] = [
-    Counter::NotService,
-    Counter::Unsupported,
-    Counter::Fragment,
-    Counter::Malformed,
-    Counter::NoFlow,
-    Counter::OtherHook,
-    Counter::Established,
-    Counter::Created,
-    Counter::Masked,
-];
-
 impl Counter {
     /// Length of `COUNTERS`.
-    pub const COUNT: usize = PASSED.len() + DropReason::ALL.len();
+    pub const COUNT: usize = Verdict::ALL.len() + DropReason::ALL.len();
 
     /// All of them, by index.
     pub fn all() -> impl Iterator<Item = Self> {
-        PASSED
-            .into_iter()
-            .chain(DropReason::ALL.into_iter().map(Self::Dropped))
+        let passed = Verdict::ALL.into_iter().map(Self::Passed);
+        passed.chain(DropReason::ALL.into_iter().map(Self::Dropped))
     }
 
     /// Index into `COUNTERS`.
     #[inline(always)]
     pub const fn index(self) -> u32 {
         match self {
-            Self::NotService => 0,
-            Self::Unsupported => 1,
-            Self::Fragment => 2,
-            Self::Malformed => 3,
-            Self::NoFlow => 4,
-            Self::OtherHook => 5,
-            Self::Established => 6,
-            Self::Created => 7,
-            Self::Masked => 8,
-            Self::Dropped(reason) => 9 + reason as u32,
+            Self::Passed(verdict) => verdict as u32,
+            Self::Dropped(reason) => Verdict::ALL.len() as u32 + reason as u32,
         }
     }
 
     /// The printed name.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::NotService => "not-service",
-            Self::Unsupported => "unsupported",
-            Self::Fragment => "fragment",
-            Self::Malformed => "malformed",
-            Self::NoFlow => "no-flow",
-            Self::OtherHook => "other-hook",
-            Self::Established => "established",
-            Self::Created => "created",
-            Self::Masked => "masked",
+            Self::Passed(verdict) => verdict.name(),
             Self::Dropped(reason) => reason.name(),
+        }
+    }
+}
+
+impl From<Result<Verdict, DropReason>> for Counter {
+    #[inline(always)]
+    fn from(fate: Result<Verdict, DropReason>) -> Self {
+        match fate {
+            Ok(verdict) => Self::Passed(verdict),
+            Err(reason) => Self::Dropped(reason),
         }
     }
 }

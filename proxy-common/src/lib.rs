@@ -18,7 +18,7 @@ mod service;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
 pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6};
-pub use counter::{Counter, DropReason};
+pub use counter::{Counter, DropReason, Verdict};
 pub use flow::{Flow, FlowRole, Hook, Tuple};
 pub use service::{
     Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,

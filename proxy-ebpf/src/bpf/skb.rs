@@ -1,0 +1,132 @@
+//! A packet at tc: direct access to what lies in the linear part of a socket buffer.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes};
+use aya_ebpf::programs::TcContext;
+use bytemuck::Pod;
+use proxy_common::DropReason;
+use proxy_ebpf::packet::{Packet, Part, Zero};
+
+/// Length of an Ethernet header without tags; VLAN tags are kept beside the packet by the kernel.
+const ETHERNET: usize = 14;
+
+/// A socket buffer that starts with an Ethernet header.
+pub struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    /// Of the context that a tc program is called with.
+    #[inline(always)]
+    pub fn new(context: &TcContext) -> Self {
+        Self {
+            skb: context.as_ptr().cast(),
+        }
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        // SAFETY: the kernel hands every tc program a valid context.
+        let skb = unsafe { &*self.skb };
+        (skb.data as usize, skb.data_end as usize)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    /// Where a `T` at `offset` lies, if it lies wholly in the linear part.
+    #[inline(always)]
+    fn locate<T>(&self, offset: usize) -> Option<*mut T> {
+        let (data, end) = self.linear();
+        let start = data + offset;
+        (start + size_of::<T>() <= end).then_some(start as *mut T)
+    }
+}
+
+impl Packet for Skb {
+    const NETWORK: usize = ETHERNET;
+
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { (*self.skb).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn make_readable(&mut self, length: usize) {
+        let (data, end) = self.linear();
+        let whole = self.length();
+        let wanted = if length < whole { length } else { whole };
+        if data + wanted > end {
+            // SAFETY: valid context. A failure leaves the packet as it is: `load` finds nothing.
+            unsafe { bpf_skb_pull_data(self.skb, wanted as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        // SAFETY: bounds were checked. The address may be unaligned for T: the BPF target turns
+        // this into loads of T's fields, which the kernel allows to be unaligned in packets
+        // wherever the machine does (all that Ferrule is built for), and refuses at load elsewhere.
+        self.locate::<T>(offset).map(|at| unsafe { at.read() })
+    }
+
+    #[inline(always)]
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        let at = self.locate::<T>(offset).ok_or(DropReason::RewriteFailed)?;
+        // SAFETY: as for `load`; the kernel unshares a cloned packet before a program that writes.
+        unsafe { at.write(value) };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn store_uncovered<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        // Recompute: keeps a CHECKSUM_COMPLETE sum right. bpf_l4_csum_replace takes the pseudo
+        // header's change off that sum as if an IPv4 header checksum had balanced it (before
+        // BPF_F_IPV6, Linux 6.16), and this adds it again.
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        let from = (&raw const value).cast();
+        // SAFETY: valid context; `value` lives on our stack and has this size.
+        let code = unsafe {
+            bpf_skb_store_bytes(self.skb, offset as u32, from, size_of::<T>() as u32, flags)
+        };
+        succeeded(code)
+    }
+
+    #[inline(always)]
+    fn adjust_checksum(
+        &mut self,
+        offset: usize,
+        delta: u32,
+        part: Part,
+        zero: Zero,
+    ) -> Result<(), DropReason> {
+        let part = match part {
+            Part::PseudoHeader => BPF_F_PSEUDO_HDR,
+            Part::Payload => 0,
+        };
+        let zero = match zero {
+            Zero::Sum => 0,
+            Zero::NoChecksum => BPF_F_MARK_MANGLED_0,
+        };
+        // Size 0 in the flags: `to` is a difference.
+        let flags = u64::from(part | zero);
+        // SAFETY: valid context; the helper checks the offset.
+        let code =
+            unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(delta), flags) };
+        succeeded(code)
+    }
+}
+
+#[inline(always)]
+const fn succeeded(code: i64) -> Result<(), DropReason> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(DropReason::RewriteFailed)
+    }
+}

@@ -1,0 +1,47 @@
+//! The BPF object: one entry point per hook, and what an outcome means there.
+#![no_std]
+#![no_main]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(missing_docs, reason = "nothing can link to a BPF object")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod bpf;
+
+#[cfg(target_arch = "bpf")]
+mod hooks {
+    use crate::bpf::maps::Maps;
+    use crate::bpf::skb::Skb;
+    use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use aya_ebpf::macros::classifier;
+    use aya_ebpf::programs::TcContext;
+    use proxy_ebpf::{Fate, pipeline};
+
+    #[classifier]
+    pub fn ferrule_ingress(context: TcContext) -> i32 {
+        action(pipeline::ingress(&mut Skb::new(&context), &mut Maps))
+    }
+
+    #[classifier]
+    pub fn ferrule_egress(context: TcContext) -> i32 {
+        action(pipeline::egress(&mut Skb::new(&context), &mut Maps))
+    }
+
+    /// Never TC_ACT_OK: it would end the chain before other people's programs have run.
+    #[inline(always)]
+    fn action(fate: Fate) -> i32 {
+        Maps.count(fate);
+        match fate {
+            Ok(_) => TC_ACT_UNSPEC,
+            Err(_) => TC_ACT_SHOT as i32,
+        }
+    }
+}
+
+/// On the host the object is nothing: there the library is tested.
+#[cfg(not(target_arch = "bpf"))]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    0
+}

@@ -1,0 +1,53 @@
+//! What a packet lets us do.
+
+use bytemuck::Pod;
+use proxy_common::DropReason;
+
+/// How a delta enters a transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Addresses: part of the pseudo header, which even an unfinished sum (CHECKSUM_PARTIAL) holds.
+    PseudoHeader,
+    /// Ports: part of what the device still sums when the checksum is unfinished.
+    Payload,
+}
+
+/// What a zero in a checksum field means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// A sum like any other (TCP).
+    Sum,
+    /// "No checksum" (UDP over IPv4, RFC 768): stays zero, and no sum may become it.
+    NoChecksum,
+}
+
+/// A packet at a tc or XDP hook. Offsets are in bytes from its first byte.
+pub trait Packet {
+    /// Offset of the network header: the length of the link-layer header.
+    const NETWORK: usize;
+
+    /// The EtherType, in host order.
+    fn ethertype(&self) -> u16;
+
+    /// Makes the first `length` bytes readable by [`Packet::load`], or all if there are fewer.
+    fn make_readable(&mut self, length: usize);
+
+    /// The value at `offset`; `None` beyond the readable bytes.
+    fn load<T: Pod>(&self, offset: usize) -> Option<T>;
+
+    /// Overwrites bytes whose change the caller balances with a checksum inside the same header.
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason>;
+
+    /// Overwrites bytes that no header checksum covers (IPv6 addresses), so that a sum over the
+    /// whole packet taken by the device (CHECKSUM_COMPLETE) stays right.
+    fn store_uncovered<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason>;
+
+    /// Adds `delta` to the transport checksum at `offset`.
+    fn adjust_checksum(
+        &mut self,
+        offset: usize,
+        delta: u32,
+        part: Part,
+        zero: Zero,
+    ) -> Result<(), DropReason>;
+}

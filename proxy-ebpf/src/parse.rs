@@ -1,0 +1,155 @@
+//! Bytes to headers, once per packet and hook.
+
+use crate::packet::Packet;
+use bytemuck::{Pod, Zeroable};
+use proxy_common::{AddrV4, AddrV6, Port, Proto, Tuple, Verdict};
+
+/// As many bytes as the longest headers that [`ipv4`] and [`ipv6`] read: Ethernet, IPv4 with all
+/// options, TCP without any.
+pub const LONGEST_HEADERS: usize = 14 + 60 + 20;
+
+/// What a packet says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<A> {
+    /// Addresses, ports and protocol.
+    pub tuple: Tuple<A>,
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// Offset of the transport header in bytes.
+    pub transport: usize,
+    /// The network header's checksum as it lies in the packet; 0 for IPv6, which has none.
+    pub header_checksum: u16,
+    /// Whether the packet may be the first of a flow: any of UDP, a SYN of TCP.
+    pub starts_flow: bool,
+}
+
+/// RFC 791 section 3.1.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Ipv4Header {
+    version_ihl: u8,
+    tos: u8,
+    total_length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    src: AddrV4,
+    dst: AddrV4,
+}
+
+/// RFC 8200 section 3.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Ipv6Header {
+    version_class_flow: u32,
+    payload_length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    src: AddrV6,
+    dst: AddrV6,
+}
+
+/// The start of both TCP (RFC 9293 section 3.1) and UDP (RFC 768).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Ports {
+    src: Port,
+    dst: Port,
+}
+
+/// The more-fragments flag and the fragment offset of `Ipv4Header::fragment`, in host order.
+const FRAGMENT_MASK: u16 = 0x3fff;
+/// IPv6 extension header (RFC 8200 section 4.5).
+const NEXT_HEADER_FRAGMENT: u8 = 44;
+const TCP_LENGTH: usize = 20;
+const UDP_LENGTH: usize = 8;
+const TCP_FLAGS: usize = 13;
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// Finds the headers of an IPv4 packet.
+#[inline(always)]
+pub fn ipv4<P: Packet>(packet: &P) -> Result<Headers<AddrV4>, Verdict> {
+    let ip: Ipv4Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
+    let ihl = usize::from(ip.version_ihl & 0xf) << 2;
+    if ip.version_ihl >> 4 != 4 || ihl < size_of::<Ipv4Header>() {
+        return Err(Verdict::Malformed);
+    }
+    if ip.fragment & FRAGMENT_MASK.to_be() != 0 {
+        return Err(Verdict::Fragment);
+    }
+    let proto = Proto::from_number(ip.protocol).ok_or(Verdict::Unsupported)?;
+    let length = usize::from(u16::from_be(ip.total_length));
+    // 0: larger than 64 KiB, on its way to be segmented (BIG TCP, Linux 6.3).
+    if length != 0 && length < ihl + transport_length(proto) {
+        return Err(Verdict::Malformed);
+    }
+    let transport = P::NETWORK + ihl;
+    let (ports, starts_flow) = transport_header(packet, transport, proto)?;
+    let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
+    Ok(Headers {
+        tuple,
+        proto,
+        transport,
+        header_checksum: ip.checksum,
+        starts_flow,
+    })
+}
+
+/// Finds the headers of an IPv6 packet.
+#[inline(always)]
+pub fn ipv6<P: Packet>(packet: &P) -> Result<Headers<AddrV6>, Verdict> {
+    let ip: Ipv6Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
+    if u32::from_be(ip.version_class_flow) >> 28 != 6 {
+        return Err(Verdict::Malformed);
+    }
+    if ip.next_header == NEXT_HEADER_FRAGMENT {
+        return Err(Verdict::Fragment);
+    }
+    let proto = Proto::from_number(ip.next_header).ok_or(Verdict::Unsupported)?;
+    let length = usize::from(u16::from_be(ip.payload_length));
+    // 0: a jumbogram, on its way to be segmented (BIG TCP, Linux 5.19).
+    if length != 0 && length < transport_length(proto) {
+        return Err(Verdict::Malformed);
+    }
+    let transport = P::NETWORK + size_of::<Ipv6Header>();
+    let (ports, starts_flow) = transport_header(packet, transport, proto)?;
+    let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
+    Ok(Headers {
+        tuple,
+        proto,
+        transport,
+        header_checksum: 0,
+        starts_flow,
+    })
+}
+
+#[inline(always)]
+const fn transport_length(proto: Proto) -> usize {
+    match proto {
+        Proto::Tcp => TCP_LENGTH,
+        Proto::Udp => UDP_LENGTH,
+    }
+}
+
+#[inline(always)]
+fn transport_header<P: Packet>(
+    packet: &P,
+    offset: usize,
+    proto: Proto,
+) -> Result<(Ports, bool), Verdict> {
+    match proto {
+        Proto::Tcp => {
+            let header: [u32; TCP_LENGTH / 4] = packet.load(offset).ok_or(Verdict::Malformed)?;
+            let ports: Ports = bytemuck::cast(header[0]);
+            let flags = header[TCP_FLAGS / 4].to_ne_bytes()[TCP_FLAGS % 4];
+            Ok((ports, flags & (TCP_SYN | TCP_ACK) == TCP_SYN))
+        }
+        Proto::Udp => {
+            let header: [u32; UDP_LENGTH / 4] = packet.load(offset).ok_or(Verdict::Malformed)?;
+            Ok((bytemuck::cast(header[0]), true))
+        }
+    }
+}

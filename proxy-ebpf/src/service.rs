@@ -1,0 +1,88 @@
+//! Frontend to backend: which one answers, and whether it must be masked.
+
+use crate::family::Family;
+use crate::kernel::Kernel;
+use proxy_common::{
+    Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
+};
+
+/// A backend that was chosen: a copy, because the row may change, and a reference to tell later
+/// whether it still exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<A> {
+    /// The backend's row.
+    pub backend: Backend<A>,
+    /// Its id and generation.
+    pub reference: BackendRef,
+}
+
+/// What a packet's destination is, if it is a frontend.
+#[inline(always)]
+pub fn find<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    proto: Proto,
+    tuple: &Tuple<A>,
+) -> Option<Frontend> {
+    let key = FrontendKey::new(tuple.dst, tuple.dport, proto);
+    kernel.frontend(&key).copied()
+}
+
+/// Picks one of a service's backends, each with the same probability.
+#[inline(always)]
+pub fn choose<A: Family, K: Kernel<A>>(kernel: &K, service: u32) -> Result<Choice<A>, DropReason> {
+    match pick(kernel, service) {
+        // Replaced between our look at the word and at its region: the new one is complete.
+        Err(DropReason::ServiceTorn) => pick(kernel, service),
+        outcome => outcome,
+    }
+}
+
+#[inline(always)]
+fn pick<A: Family, K: Kernel<A>>(kernel: &K, service: u32) -> Result<Choice<A>, DropReason> {
+    let torn = DropReason::ServiceTorn;
+    let word = kernel.service(service);
+    let region = word.region();
+    if word.generation() == 0 || kernel.slot(region) != Some(word.generation()) {
+        return Err(torn);
+    }
+    let backends = kernel.slot(region + 1).ok_or(torn)?;
+    if backends == 0 {
+        return Err(DropReason::NoBackend);
+    }
+    let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
+    let id = kernel.slot(slot).ok_or(torn)?;
+    let backend = *kernel.backend(id).ok_or(torn)?;
+    if backend.generation == 0 {
+        return Err(torn);
+    }
+    Ok(Choice {
+        backend,
+        reference: BackendRef {
+            id,
+            generation: backend.generation,
+        },
+    })
+}
+
+/// Whether the backend of a flow is still the one that was chosen.
+#[inline(always)]
+pub fn is_current<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> bool {
+    kernel
+        .backend(reference.id)
+        .is_some_and(|row| row.generation == reference.generation)
+}
+
+/// Whether the reply would miss this node unless the source is masked: the backend would talk to
+/// itself (hairpin), or it is elsewhere and the client is not known to be a pod of the cluster.
+#[inline(always)]
+pub fn must_mask<A: Family>(
+    config: &NodeConfig,
+    frontend: Frontend,
+    client: A,
+    backend: &Backend<A>,
+) -> bool {
+    if backend.address == client {
+        return true;
+    }
+    !backend.is_local() && (frontend.is_external() || !client.in_cluster(config))
+}

@@ -1,0 +1,12 @@
+//! What tests need: a kernel and packets in memory, and the fixture table that runs both here and
+//! in the real kernel.
+
+mod builder;
+mod fixtures;
+mod memory;
+mod world;
+
+pub use builder::{PacketBuilder, internet_checksum, tcp, udp};
+pub use fixtures::{Fixture, fixtures};
+pub use memory::{MemoryPacket, run_fixture, run_hook};
+pub use world::{FamilyTables, Step, World, at, change};

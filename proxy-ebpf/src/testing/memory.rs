@@ -1,0 +1,343 @@
+//! The library's two traits in memory, and the fixture runner of the host.
+
+use crate::checksum;
+use crate::kernel::{Kernel, NotInserted};
+use crate::packet::{Packet, Part, Zero};
+use crate::testing::{FamilyTables, Fixture, Step, World};
+use crate::{DropReason, Fate, pipeline};
+use bytemuck::Pod;
+use proxy_common::{
+    AddrV4, AddrV6, Backend, Flow, Frontend, FrontendKey, Hook, NodeConfig, ServiceWord, Tuple,
+};
+
+/// A packet in memory, all of it readable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPacket {
+    /// From the Ethernet header on.
+    pub bytes: Vec<u8>,
+}
+
+impl Packet for MemoryPacket {
+    const NETWORK: usize = 14;
+
+    fn ethertype(&self) -> u16 {
+        self.load::<u16>(12).map_or(0, u16::from_be)
+    }
+
+    fn make_readable(&mut self, _length: usize) {}
+
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        let bytes = self.bytes.get(offset..offset + size_of::<T>())?;
+        Some(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        let range = offset..offset + size_of::<T>();
+        let bytes = self.bytes.get_mut(range).ok_or(DropReason::RewriteFailed)?;
+        bytes.copy_from_slice(bytemuck::bytes_of(&value));
+        Ok(())
+    }
+
+    fn store_uncovered<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        self.store(offset, value)
+    }
+
+    fn adjust_checksum(
+        &mut self,
+        offset: usize,
+        delta: u32,
+        _part: Part,
+        zero: Zero,
+    ) -> Result<(), DropReason> {
+        let old: u16 = self.load(offset).ok_or(DropReason::RewriteFailed)?;
+        if zero == Zero::NoChecksum && old == 0 {
+            return Ok(());
+        }
+        let new = checksum::adjusted(old, delta);
+        let new = if zero == Zero::NoChecksum && new == 0 {
+            0xffff
+        } else {
+            new
+        };
+        self.store(offset, new)
+    }
+}
+
+macro_rules! kernel_in_memory {
+    ($addr:ty, $tables:ident) => {
+        impl Kernel<$addr> for World {
+            fn flow(&self, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
+                self.$tables.flows.get(tuple)
+            }
+
+            fn insert_flow(
+                &mut self,
+                tuple: &Tuple<$addr>,
+                flow: &Flow<$addr>,
+            ) -> Result<(), NotInserted> {
+                if self.$tables.flows.contains_key(tuple) {
+                    return Err(NotInserted::Exists);
+                }
+                self.replace_flow(tuple, flow)
+            }
+
+            fn replace_flow(
+                &mut self,
+                tuple: &Tuple<$addr>,
+                flow: &Flow<$addr>,
+            ) -> Result<(), NotInserted> {
+                put(&mut self.$tables, self.flow_capacity, tuple, flow)
+            }
+
+            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+                self.$tables.frontends.get(key)
+            }
+
+            fn backend(&self, id: u32) -> Option<&Backend<$addr>> {
+                self.$tables.backends.get(&id)
+            }
+
+            fn service(&self, id: u32) -> ServiceWord {
+                self.services.get(&id).copied().unwrap_or(ServiceWord::NONE)
+            }
+
+            fn slot(&self, index: u32) -> Option<u32> {
+                self.slots.get(&index).copied()
+            }
+
+            fn config(&self) -> Option<&NodeConfig> {
+                Some(&self.config)
+            }
+
+            fn decided(&self, _tuple: &Tuple<$addr>, _fate: Fate) {}
+
+            fn random(&self) -> u32 {
+                xorshift(&self.entropy)
+            }
+        }
+    };
+}
+
+kernel_in_memory!(AddrV4, v4);
+kernel_in_memory!(AddrV6, v6);
+
+fn put<A: Ord + Copy>(
+    tables: &mut FamilyTables<A>,
+    capacity: usize,
+    tuple: &Tuple<A>,
+    flow: &Flow<A>,
+) -> Result<(), NotInserted> {
+    if tables.flows.len() >= capacity && !tables.flows.contains_key(tuple) {
+        return Err(NotInserted::Full);
+    }
+    tables.flows.insert(*tuple, *flow);
+    Ok(())
+}
+
+/// Marsaglia's generator: the same numbers in every run.
+fn xorshift(state: &std::cell::Cell<u32>) -> u32 {
+    let mut word = state.get();
+    word ^= word << 13;
+    word ^= word >> 17;
+    word ^= word << 5;
+    state.set(word);
+    word
+}
+
+/// Runs the program of a hook on a packet.
+pub fn run_hook(world: &mut World, hook: Hook, bytes: &[u8]) -> (Fate, Vec<u8>) {
+    let mut packet = MemoryPacket {
+        bytes: bytes.to_vec(),
+    };
+    let fate = match hook {
+        Hook::Ingress => pipeline::ingress(&mut packet, world),
+        Hook::Egress => pipeline::egress(&mut packet, world),
+    };
+    (fate, packet.bytes)
+}
+
+/// Runs a fixture in memory and returns the maps as it leaves them.
+///
+/// # Panics
+/// When a step does not go as the fixture says.
+pub fn run_fixture(fixture: &Fixture) -> World {
+    let mut world = fixture.world.clone();
+    for (number, step) in fixture.steps.iter().enumerate() {
+        match step {
+            Step::Change(change) => change(&mut world),
+            Step::Packet {
+                hook,
+                input,
+                fate,
+                output,
+            } => {
+                let (actual, bytes) = run_hook(&mut world, *hook, input);
+                let place = format!("{}, step {number}", fixture.name);
+                assert_eq!(actual, *fate, "{place}");
+                if fate.is_ok() {
+                    assert_eq!(bytes, *output, "{place}: bytes");
+                }
+            }
+        }
+    }
+    world
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{fixtures, tcp, udp};
+    use proptest::prelude::*;
+    use proxy_common::{FrontendKind, Locality, Proto, Verdict};
+
+    #[test]
+    fn every_fixture_holds_in_memory() {
+        for fixture in fixtures() {
+            run_fixture(&fixture);
+        }
+    }
+
+    fn open_world() -> World {
+        let backends = [
+            ("10.244.1.5:8080", Locality::Local),
+            ("10.244.2.6:8080", Locality::Remote),
+        ];
+        World::default()
+            .service(
+                Proto::Tcp,
+                "10.96.0.10:80",
+                FrontendKind::ClusterIp,
+                &backends,
+            )
+            .service(
+                Proto::Udp,
+                "172.31.1.2:30053",
+                FrontendKind::NodePort,
+                &backends,
+            )
+    }
+
+    #[test]
+    fn a_full_flow_table_drops_first_packets_and_no_others() {
+        let mut world = open_world();
+        let first = tcp("10.244.1.9:40000", "10.96.0.10:80").syn().build();
+        assert_eq!(
+            run_hook(&mut world, Hook::Ingress, &first).0,
+            Ok(Verdict::Created)
+        );
+        world.flow_capacity = world.v4.flows.len();
+        assert_eq!(
+            run_hook(&mut world, Hook::Ingress, &first).0,
+            Ok(Verdict::Established)
+        );
+        let second = tcp("10.244.1.9:40001", "10.96.0.10:80").syn().build();
+        let fate = run_hook(&mut world, Hook::Ingress, &second).0;
+        assert_eq!(fate, Err(DropReason::FlowTableFull));
+    }
+
+    #[test]
+    fn a_range_of_ports_runs_out_towards_one_backend() {
+        let backends = [("10.244.2.6:53", Locality::Remote)];
+        let world = World::default().with_snat_port(2000);
+        let mut world = world.service(
+            Proto::Udp,
+            "172.31.1.2:30053",
+            FrontendKind::NodePort,
+            &backends,
+        );
+        let ask = |port: u16| udp(&format!("192.0.2.10:{port}"), "172.31.1.2:30053").build();
+        let (_, between) = run_hook(&mut world, Hook::Ingress, &ask(40000));
+        assert_eq!(
+            run_hook(&mut world, Hook::Egress, &between).0,
+            Ok(Verdict::Masked)
+        );
+        let (_, between) = run_hook(&mut world, Hook::Ingress, &ask(40001));
+        let fate = run_hook(&mut world, Hook::Egress, &between).0;
+        assert_eq!(fate, Err(DropReason::PortsExhausted));
+    }
+
+    #[test]
+    fn backends_share_new_flows_evenly() {
+        let mut world = open_world();
+        for port in 10_000..14_000 {
+            let first = tcp(&format!("10.244.1.9:{port}"), "10.96.0.10:80")
+                .syn()
+                .build();
+            assert_eq!(
+                run_hook(&mut world, Hook::Ingress, &first).0,
+                Ok(Verdict::Created)
+            );
+        }
+        let chosen = |id: u32| {
+            world
+                .v4
+                .flows
+                .values()
+                .filter(|flow| flow.backend.id == id)
+                .count()
+        };
+        // Two rows a flow; 4,000 flows: the standard deviation is 32 flows.
+        assert!(
+            (1800..2200).contains(&(chosen(16) / 2)),
+            "{}",
+            chosen(16) / 2
+        );
+        assert_eq!(chosen(16) + chosen(17), 8000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut world = open_world();
+            for hook in [Hook::Ingress, Hook::Egress] {
+                let (fate, output) = run_hook(&mut world, hook, &bytes);
+                prop_assert!(fate.is_ok());
+                prop_assert_eq!(output, bytes.clone());
+            }
+        }
+
+        #[test]
+        fn a_damaged_packet_keeps_its_length(
+            position in 0usize..61,
+            value in any::<u8>(),
+            length in 0usize..62,
+        ) {
+            let mut bytes = tcp("10.244.1.9:40000", "10.96.0.10:80").syn().build();
+            bytes[position] = value;
+            bytes.truncate(length);
+            let (_, output) = run_hook(&mut open_world(), Hook::Ingress, &bytes);
+            prop_assert_eq!(output.len(), bytes.len());
+        }
+
+        #[test]
+        fn a_reply_undoes_what_the_request_went_through(
+            port in 1u16..,
+            payload in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let mut world = open_world();
+            let client = format!("192.0.2.10:{port}");
+            let ask = udp(&client, "172.31.1.2:30053").payload(&payload).build();
+            let (fate, between) = run_hook(&mut world, Hook::Ingress, &ask);
+            prop_assert_eq!(fate, Ok(Verdict::Created));
+            let (fate, outside) = run_hook(&mut world, Hook::Egress, &between);
+            prop_assert!(fate.is_ok());
+            let (src, dst) = sockets_of(&outside);
+            let reply = udp(&dst, &src).payload(&payload).build();
+            let (_, between) = run_hook(&mut world, Hook::Ingress, &reply);
+            let (fate, back) = run_hook(&mut world, Hook::Egress, &between);
+            prop_assert_eq!(fate, Ok(Verdict::Established));
+            prop_assert_eq!(back, udp("172.31.1.2:30053", &client).payload(&payload).build());
+        }
+    }
+
+    fn sockets_of(packet: &[u8]) -> (String, String) {
+        let address = |at: usize| {
+            std::net::Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
+        };
+        let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+        (
+            format!("{}:{}", address(26), port(34)),
+            format!("{}:{}", address(30), port(36)),
+        )
+    }
+}

@@ -1,0 +1,228 @@
+//! The maps in memory, and the steps that a fixture takes through them.
+
+use crate::testing::PacketBuilder;
+use crate::{DropReason, Fate, Verdict};
+use proxy_common::{
+    ABI_VERSION, AddrV4, AddrV6, Address, Backend, Flow, Frontend, FrontendKey, FrontendKind, Hook,
+    Locality, NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, RegionHeader, ServiceWord,
+    Tuple,
+};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// The maps of one family.
+#[derive(Clone, Debug, Default)]
+pub struct FamilyTables<A: Ord> {
+    /// `FRONTENDS`.
+    pub frontends: BTreeMap<FrontendKey<A>, Frontend>,
+    /// `BACKENDS`.
+    pub backends: BTreeMap<u32, Backend<A>>,
+    /// `FLOWS`.
+    pub flows: BTreeMap<Tuple<A>, Flow<A>>,
+}
+
+/// All maps.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Maps of IPv4.
+    pub v4: FamilyTables<AddrV4>,
+    /// Maps of IPv6.
+    pub v6: FamilyTables<AddrV6>,
+    /// `SERVICES`.
+    pub services: BTreeMap<u32, ServiceWord>,
+    /// `SLOTS`.
+    pub slots: BTreeMap<u32, u32>,
+    /// `CONFIG`.
+    pub config: NodeConfig,
+    /// How many rows each of the flow maps holds.
+    pub flow_capacity: usize,
+    pub(super) entropy: Cell<u32>,
+}
+
+impl Default for World {
+    /// A node 172.31.1.2 / fd00:172:31:1::2 of a cluster whose pods are in 10.244.0.0/16 and
+    /// fd00:10:244::/48; masked flows use the ports 1024 to 29999.
+    fn default() -> Self {
+        let v6 = |text: &str| AddrV6::new(text.parse().expect("an IPv6 address"));
+        let v4 = |text: &str| AddrV4::new(text.parse().expect("an IPv4 address"));
+        Self {
+            v4: FamilyTables {
+                frontends: [].into(),
+                backends: [].into(),
+                flows: [].into(),
+            },
+            v6: FamilyTables {
+                frontends: [].into(),
+                backends: [].into(),
+                flows: [].into(),
+            },
+            services: [].into(),
+            slots: [].into(),
+            config: NodeConfig {
+                abi_version: ABI_VERSION,
+                snat_port_min: Port::new(1024),
+                snat_port_max: Port::new(29999),
+                v4: NodeFamilyV4 {
+                    masquerade: v4("172.31.1.2"),
+                    cluster_cidr: v4("10.244.0.0"),
+                    cluster_mask: v4("255.255.0.0"),
+                },
+                v6: NodeFamilyV6 {
+                    masquerade: v6("fd00:172:31:1::2"),
+                    cluster_cidr: v6("fd00:10:244::"),
+                    cluster_mask: v6("ffff:ffff:ffff::"),
+                },
+            },
+            flow_capacity: 1 << 16,
+            entropy: Cell::new(1),
+        }
+    }
+}
+
+impl World {
+    /// Adds a service of its own id with one frontend and these backends.
+    pub fn service(
+        mut self,
+        proto: Proto,
+        frontend: &str,
+        kind: FrontendKind,
+        backends: &[(&str, Locality)],
+    ) -> Self {
+        let id = self.services.len() as u32 + 1;
+        let region = id * 64;
+        let ids: Vec<u32> = (0..backends.len() as u32)
+            .map(|index| id * 16 + index)
+            .collect();
+        for (backend, (socket, locality)) in ids.iter().zip(backends) {
+            self.put_backend(*backend, socket, *locality, 1);
+        }
+        let key = socket(frontend);
+        let row = Frontend::new(id, kind);
+        match key {
+            SocketAddr::V4(at) => {
+                let key = FrontendKey::new(AddrV4::new(*at.ip()), Port::new(at.port()), proto);
+                self.v4.frontends.insert(key, row);
+            }
+            SocketAddr::V6(at) => {
+                let key = FrontendKey::new(AddrV6::new(*at.ip()), Port::new(at.port()), proto);
+                self.v6.frontends.insert(key, row);
+            }
+        }
+        let header = RegionHeader {
+            generation: id,
+            backends: ids.len() as u32,
+        };
+        let words = [header.generation, header.backends].into_iter().chain(ids);
+        self.slots.extend((region..).zip(words));
+        self.services.insert(id, ServiceWord::new(region, id));
+        self
+    }
+
+    /// Puts a backend under an id, in the place of an earlier one.
+    pub fn put_backend(&mut self, id: u32, at: &str, locality: Locality, generation: u32) {
+        match socket(at) {
+            SocketAddr::V4(at) => {
+                let (address, port) = (AddrV4::new(*at.ip()), Port::new(at.port()));
+                self.v4
+                    .backends
+                    .insert(id, Backend::new(address, port, locality, generation));
+            }
+            SocketAddr::V6(at) => {
+                let (address, port) = (AddrV6::new(*at.ip()), Port::new(at.port()));
+                self.v6
+                    .backends
+                    .insert(id, Backend::new(address, port, locality, generation));
+            }
+        }
+    }
+
+    /// Leaves masked flows a single port.
+    pub fn with_snat_port(mut self, port: u16) -> Self {
+        self.config.snat_port_min = Port::new(port);
+        self.config.snat_port_max = Port::new(port);
+        self
+    }
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| panic!("no socket: {text}"))
+}
+
+/// One step of a fixture.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A packet meets a program.
+    Packet {
+        /// Where.
+        hook: Hook,
+        /// As it comes.
+        input: Vec<u8>,
+        /// What must become of it.
+        fate: Fate,
+        /// As it must leave; meaningless for a dropped packet.
+        output: Vec<u8>,
+    },
+    /// The agent changes a map.
+    Change(fn(&mut World)),
+}
+
+/// A packet at a hook, of which something is expected.
+pub struct Arrival {
+    hook: Hook,
+    input: Vec<u8>,
+}
+
+/// A packet arrives at a hook.
+pub fn at(hook: Hook, packet: impl Into<Vec<u8>>) -> Arrival {
+    Arrival {
+        hook,
+        input: packet.into(),
+    }
+}
+
+/// The agent changes a map.
+pub const fn change(what: fn(&mut World)) -> Step {
+    Step::Change(what)
+}
+
+impl From<PacketBuilder> for Vec<u8> {
+    fn from(packet: PacketBuilder) -> Self {
+        packet.build()
+    }
+}
+
+impl Arrival {
+    /// It must be let through as another packet.
+    pub fn becomes(self, verdict: Verdict, packet: impl Into<Vec<u8>>) -> Step {
+        let Self { hook, input } = self;
+        Step::Packet {
+            hook,
+            input,
+            fate: Ok(verdict),
+            output: packet.into(),
+        }
+    }
+
+    /// It must be let through untouched.
+    pub fn passes(self, verdict: Verdict) -> Step {
+        let Self { hook, input } = self;
+        Step::Packet {
+            hook,
+            output: input.clone(),
+            input,
+            fate: Ok(verdict),
+        }
+    }
+
+    /// It must be dropped.
+    pub fn drops(self, reason: DropReason) -> Step {
+        let Self { hook, input } = self;
+        Step::Packet {
+            hook,
+            output: input.clone(),
+            input,
+            fate: Err(reason),
+        }
+    }
+}
