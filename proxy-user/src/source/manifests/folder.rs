@@ -1,0 +1,119 @@
+//! The folder on disk: which files have changed since the last look.
+
+use super::catalog::Change;
+use super::parse::parse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use tracing::debug;
+
+/// What was seen last.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    seen: BTreeMap<String, Stamp>,
+}
+
+/// Changes with every change of a file's content, and between one file and another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Folder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tells this folder from another that takes its place.
+    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+        fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    /// Reads the files that have changed, and those named in `suspects` even if they don't look
+    /// it: two writes can bear the same time.
+    ///
+    /// # Errors
+    /// The folder can't be listed; the files are as before.
+    pub(super) fn changes(
+        &mut self,
+        suspects: &BTreeSet<String>,
+    ) -> io::Result<Vec<(String, Change)>> {
+        let now = self.list()?;
+        let mut changes = Vec::new();
+        for (name, stamp) in &now {
+            if self.seen.get(name) != Some(stamp) || suspects.contains(name) {
+                changes.push((name.clone(), self.read(name)));
+            }
+        }
+        let gone = self.seen.keys().filter(|name| !now.contains_key(*name));
+        changes.extend(gone.map(|name| (name.clone(), Change::Gone)));
+        self.seen = now;
+        Ok(changes)
+    }
+
+    /// All files are gone.
+    pub(super) fn clear(&mut self) -> Vec<(String, Change)> {
+        let seen = std::mem::take(&mut self.seen);
+        seen.into_keys().map(|name| (name, Change::Gone)).collect()
+    }
+
+    fn list(&self) -> io::Result<BTreeMap<String, Stamp>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&self.path)? {
+            let Ok(name) = entry?.file_name().into_string() else {
+                continue;
+            };
+            // Through links: a mounted ConfigMap consists of them. What vanishes now is gone.
+            if is_manifest(&name)
+                && let Ok(metadata) = fs::metadata(self.path.join(&name))
+                && metadata.is_file()
+            {
+                files.insert(name, Stamp::of(&metadata));
+            }
+        }
+        Ok(files)
+    }
+
+    fn read(&self, name: &str) -> Change {
+        match fs::read(self.path.join(name)) {
+            Ok(bytes) => {
+                let parsed = parse(&bytes);
+                let ignored = parsed.as_ref().map_or(0, |parsed| parsed.ignored);
+                debug!(name, ignored, "read; objects of other kinds are ignored");
+                Change::Read(parsed)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Change::Gone,
+            Err(error) => Change::Unreadable(error.to_string()),
+        }
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Editors' temporary and backup files start with a dot or end in something else.
+pub(super) fn is_manifest(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|it| it.to_str());
+    !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
+}
