@@ -346,3 +346,6 @@ fn taken(name: &ServiceName, conflict: Conflict) -> Skipped {
     };
     Skipped::new(&name.key(), field, why)
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,23 +49,27 @@ fn cluster_ips(spec: &ServiceSpec, skip: &mut impl FnMut(String, Why)) -> Vec<Ip
     }
     let families = spec.ip_families.as_deref().unwrap_or_default();
     let mut usable: Vec<IpAddr> = Vec::new();
-    for (index, text) in listed.into_iter().enumerate() {
+    for (index, (field, text)) in listed.into_iter().enumerate() {
         match cluster_ip(text, families.get(index).map(String::as_str)) {
             Ok(address) if usable.iter().any(|other| same_family(*other, address)) => {}
             Ok(address) => usable.push(address),
-            Err(why) => skip(format!("spec.clusterIPs[{index}]"), why),
+            Err(why) => skip(field, why),
         }
     }
     usable
 }
 
-fn listed_cluster_ips(spec: &ServiceSpec) -> Vec<&String> {
+/// With the fields they are in. `clusterIP` counts only where `clusterIPs` is not filled in.
+fn listed_cluster_ips(spec: &ServiceSpec) -> Vec<(String, &str)> {
     let listed = spec.cluster_ips.as_deref().unwrap_or_default();
-    if !listed.is_empty() {
-        return listed.iter().collect();
+    let listed = listed.iter().enumerate();
+    let listed = listed.map(|(index, text)| (format!("spec.clusterIPs[{index}]"), text.as_str()));
+    let mut listed: Vec<_> = listed.collect();
+    if listed.is_empty() {
+        let single = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
+        listed.extend(single.map(|text| ("spec.clusterIP".to_owned(), text)));
     }
-    let single = spec.cluster_ip.as_ref();
-    single.filter(|text| !text.is_empty()).into_iter().collect()
+    listed
 }
 
 fn cluster_ip(text: &str, family: Option<&str>) -> Result<IpAddr, Why> {

@@ -1,1 +1,108 @@
+use super::*;
+use crate::source::manifests;
 
+fn object(text: &str) -> Object {
+    manifests::objects(text).unwrap().remove(0)
+}
+
+fn service(address: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: web}},
+          spec: {{clusterIP: {address}, ports: [{{port: 80}}]}}}}"
+    ))
+}
+
+fn slice(labels: &str, address: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
+          metadata: {{name: s, labels: {{{labels}}}}}, addressType: IPv4,
+          ports: [{{port: 8080}}], endpoints: [{{addresses: [{address}]}}]}}"
+    ))
+}
+
+fn node(name: &str, address: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: v1, kind: Node, metadata: {{name: {name}}},
+          spec: {{podCIDRs: [10.244.1.0/24, nonsense]}},
+          status: {{addresses: [{{type: InternalIP, address: {address}}}]}}}}"
+    ))
+}
+
+const WEB: &str = "kubernetes.io/service-name: web";
+
+fn name(name: &str) -> ServiceName {
+    ServiceName::new("default", name)
+}
+
+#[test]
+fn only_what_changes_the_view_makes_a_service_dirty() {
+    let mut cluster = Cluster::new("node-a");
+    assert_eq!(cluster.apply(&service("10.96.0.1")).services, [name("web")]);
+    assert_eq!(cluster.apply(&service("10.96.0.1")).services, []);
+    assert_eq!(
+        cluster.apply(&slice(WEB, "10.244.1.1")).services,
+        [name("web")]
+    );
+    assert_eq!(cluster.apply(&slice(WEB, "10.244.1.1")).services, []);
+    assert_eq!(
+        cluster.apply(&slice(WEB, "10.244.1.2")).services,
+        [name("web")]
+    );
+    assert_eq!(cluster.delete(&service("").key()).services, [name("web")]);
+    assert_eq!(cluster.delete(&service("").key()).services, []);
+}
+
+#[test]
+fn a_slice_that_changes_its_service_makes_both_dirty() {
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&slice(WEB, "10.244.1.1"));
+    let moved = slice("kubernetes.io/service-name: other", "10.244.1.1");
+    assert_eq!(cluster.apply(&moved).services, [name("web"), name("other")]);
+    let stray = cluster.apply(&slice("", "10.244.1.1"));
+    assert_eq!(stray.services, [name("other")]);
+    assert_eq!(stray.skipped.len(), 1);
+    assert_eq!(cluster.unowned().count(), 1);
+    cluster.delete(&moved.key());
+    assert_eq!(cluster.unowned().count(), 0);
+    assert!(cluster.members.is_empty() && cluster.owners.is_empty());
+}
+
+#[test]
+fn only_this_node_counts_and_only_its_changes() {
+    let mut cluster = Cluster::new("node-a");
+    assert!(!cluster.apply(&node("node-b", "192.168.0.2")).node);
+    assert!(cluster.apply(&node("node-a", "192.168.0.1")).node);
+    assert!(!cluster.apply(&node("node-a", "192.168.0.1")).node);
+    let view = cluster.node().unwrap();
+    assert_eq!(view.pod_cidrs.len(), 1);
+    assert_eq!(
+        view.skipped[0].to_string(),
+        "Node node-a: spec.podCIDRs[1]: not an address range: \"nonsense\""
+    );
+    assert!(!cluster.delete(&node("node-b", "").key()).node);
+    assert!(cluster.delete(&node("node-a", "").key()).node);
+    assert_eq!(cluster.node(), None);
+}
+
+#[test]
+fn an_endpoint_is_local_by_the_name_of_its_node_only() {
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&service("10.96.0.1"));
+    let Object::EndpointSlice(mut slice) = slice(WEB, "10.244.1.1") else {
+        unreachable!();
+    };
+    for (node, local) in [
+        (None, false),
+        (Some("node-b"), false),
+        (Some("node-a"), true),
+    ] {
+        slice
+            .endpoints
+            .iter_mut()
+            .flatten()
+            .for_each(|it| it.node_name = node.map(str::to_owned));
+        cluster.apply(&Object::EndpointSlice(slice.clone()));
+        let view = cluster.view(&name("web")).unwrap();
+        assert_eq!(view.ports[0].endpoints[0].local, local, "{node:?}");
+    }
+}

@@ -4,7 +4,7 @@ mod catalog;
 mod folder;
 mod parse;
 
-use super::Event;
+use super::{Event, Object};
 use catalog::Catalog;
 use folder::{Folder, is_manifest};
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
@@ -23,6 +23,17 @@ const SETTLED: Duration = Duration::from_millis(3);
 const UNSETTLED: Duration = Duration::from_millis(20);
 /// How often to see if the folder has appeared, vanished or been replaced.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// The objects in a manifest's text.
+///
+/// # Errors
+/// Line, field and what is wrong with it.
+pub fn objects(text: &str) -> Result<Vec<Object>, String> {
+    let parsed = parse::parse(text.as_bytes());
+    parsed
+        .map(|parsed| parsed.objects)
+        .map_err(|broken| broken.to_string())
+}
 
 /// A watched folder.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use proxy_common::{
     AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality, Port, Proto,
     RegionHeader, ServiceWord,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The rows of a Service, and what had to be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Conflict {
 
 /// The rows that a Service with these ports should have, given those it has.
 ///
-/// A frontend keeps its service id, a backend of a service port its id and generation. A changed
-/// list of backends gets a region of its own. Ids that are new are taken from `ids`.
+/// A service port keeps its service id, and its backends their ids and generations. A changed list
+/// of backends gets a region of its own. Ids that are new are taken from `ids`.
 ///
 /// # Errors
 /// The map that is full; then nothing has been taken.
@@ -48,6 +48,7 @@ pub fn encode(
         ids,
         desired: ServiceTables::default(),
         conflicts: Vec::new(),
+        known: BTreeSet::new(),
         taken: Vec::new(),
     };
     for port in ports {
@@ -72,6 +73,8 @@ struct Encoder<'a> {
     ids: &'a mut Ids,
     desired: ServiceTables,
     conflicts: Vec<Conflict>,
+    /// Services that a port has taken over, or at least their backends.
+    known: BTreeSet<u32>,
     /// What has been taken from `ids`.
     taken: Vec<Freed>,
 }
@@ -85,8 +88,9 @@ impl Encoder<'_> {
         if frontends.is_empty() {
             return Ok(());
         }
-        let service = self.service_id(&frontends)?;
-        let backends = self.backends::<A>(service, &port.backends)?;
+        let known = self.known_service(&frontends);
+        let backends = self.backends::<A>(known, &port.backends)?;
+        let service = self.service_id(known, &frontends, &backends)?;
         let word = self.region(service, backends)?;
         self.desired.services.insert(service, word);
         let rows = frontends
@@ -125,17 +129,35 @@ impl Encoder<'_> {
         Ok(Some((key, kind)))
     }
 
-    /// The id that one of the frontends has, or a new one.
-    fn service_id<A: Family>(
+    /// The service that one of the frontends leads to and no earlier port has taken over.
+    fn known_service<A: Family>(
         &mut self,
         frontends: &[(FrontendKey<A>, FrontendKind)],
-    ) -> Result<u32, TableFull> {
+    ) -> Option<u32> {
         let rows = &self.actual.family::<A>().frontends;
         let known = frontends.iter().filter_map(|(key, _)| rows.get(key));
-        let mut known = known.map(|row| row.service);
-        let (actual, desired) = (&self.actual.services, &self.desired.services);
-        let free = |id: &u32| actual.contains_key(id) && !desired.contains_key(id);
-        if let Some(id) = known.find(free) {
+        let free = |id: &u32| self.actual.services.contains_key(id) && !self.known.contains(id);
+        let known = known.map(|row| row.service).find(free)?;
+        self.known.insert(known);
+        Some(known)
+    }
+
+    /// The known id, unless a frontend that goes elsewhere would see the new backends before it is
+    /// gone.
+    fn service_id<A: Family>(
+        &mut self,
+        known: Option<u32>,
+        frontends: &[(FrontendKey<A>, FrontendKind)],
+        backends: &[u32],
+    ) -> Result<u32, TableFull> {
+        let rows = self.actual.family::<A>().frontends.iter();
+        let leaves = |id, key: &FrontendKey<A>, row: &Frontend| {
+            row.service == id && !frontends.iter().any(|(kept, _)| kept == key)
+        };
+        if let Some(id) = known
+            && (self.known_ids(id) == Some(backends)
+                || !rows.clone().any(|(key, row)| leaves(id, key, row)))
+        {
             return Ok(id);
         }
         let id = self.ids.services.take()?;
@@ -146,10 +168,10 @@ impl Encoder<'_> {
     /// Ids of the backends, in order.
     fn backends<A: Family>(
         &mut self,
-        service: u32,
+        known: Option<u32>,
         backends: &[frontend::Backend],
     ) -> Result<Vec<u32>, TableFull> {
-        let known = self.known_backends::<A>(service);
+        let known = self.known_backends::<A>(known);
         let mut ids = Vec::with_capacity(backends.len());
         for backend in backends {
             let Some(address) = A::from_ip(backend.address) else {
@@ -168,20 +190,21 @@ impl Encoder<'_> {
     }
 
     /// Id and generation of the backends that the service has now.
-    fn known_backends<A: Family>(&self, service: u32) -> BTreeMap<(A, Port), (u32, u32)> {
+    fn known_backends<A: Family>(&self, service: Option<u32>) -> BTreeMap<(A, Port), (u32, u32)> {
         let rows = &self.actual.family::<A>().backends;
         let row = |id: &u32| {
             let row = rows.get(id)?;
             Some(((row.address, row.port), (*id, row.generation)))
         };
-        self.known_ids(service).iter().filter_map(row).collect()
+        let ids = service.and_then(|id| self.known_ids(id));
+        ids.unwrap_or_default().iter().filter_map(row).collect()
     }
 
-    fn known_ids(&self, service: u32) -> &[u32] {
-        let word = self.actual.services.get(&service);
-        let words = word.and_then(|word| self.actual.regions.get(&word.region()));
-        let ids = words.and_then(|words| words.get(RegionHeader::WORDS as usize..));
-        ids.unwrap_or_default()
+    /// Ids of the backends in the service's region, if it has one.
+    fn known_ids(&self, service: u32) -> Option<&[u32]> {
+        let word = self.actual.services.get(&service)?;
+        let words = self.actual.regions.get(&word.region())?;
+        words.get(RegionHeader::WORDS as usize..)
     }
 
     fn new_backend<A: Family>(&mut self) -> Result<(u32, u32), TableFull> {
@@ -195,7 +218,7 @@ impl Encoder<'_> {
         let known = self.actual.services.get(&service);
         if let Some(&word) = known
             && let Some(words) = self.actual.regions.get(&word.region())
-            && self.known_ids(service) == backends
+            && self.known_ids(service) == Some(&backends)
         {
             self.desired.regions.insert(word.region(), words.clone());
             return Ok(word);

@@ -10,6 +10,7 @@ mod node;
 mod op;
 mod regions;
 mod restore;
+mod text;
 
 pub use content::{FamilyTables, Freed, ServiceTables};
 pub use diff::{diff, sort};
@@ -19,3 +20,6 @@ pub use map::{Capacity, Family, Map};
 pub use node::node_config;
 pub use op::{FamilyOp, Op};
 pub use restore::{Dump, Orphans};
+
+#[cfg(test)]
+mod tests;

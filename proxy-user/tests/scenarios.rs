@@ -1,0 +1,72 @@
+//! Ring 2: objects and steps in, content of all maps out, one file per feature.
+//!
+//! `UPDATE_EXPECT=1` rewrites the expectations. A scenario is a list of steps, each a line
+//! `== step` and what follows it:
+//!
+//! - `capacity`: sizes of maps, `NAME max_entries`; the first step, if at all
+//! - `apply`: manifests; `delete`: `Kind namespace/name`
+//! - `restart`: the agent is killed and started again
+//! - `expect`: the maps, then what is skipped or can't be written
+
+mod scenarios {
+    pub(crate) mod runner;
+}
+
+use proxy_user::datapath::fake::{Failing, Fake};
+use scenarios::runner::{Run, Scenario, Trouble};
+
+/// The given scenario in calm weather, with failing writes, and with crashes amid failing writes.
+fn check(name: &str) {
+    let scenario = Scenario::read(name);
+    let calm = Run::new(&scenario, Trouble::None, Fake::new).finish();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        return scenario.rewrite(&calm);
+    }
+    scenario.assert(&calm, "calm");
+    for every in 2..=7 {
+        let failing = |capacity| {
+            let mut fake = Fake::new(capacity);
+            fake.fail(Some(Failing { every }));
+            fake
+        };
+        let stormy = Run::new(&scenario, Trouble::Failures, failing).finish();
+        scenario.assert(&stormy, &format!("every {every}. write fails"));
+        let crashing = Run::new(&scenario, Trouble::Crashes, failing).finish();
+        scenario.assert(
+            &crashing,
+            &format!("every {every}. write fails, with crashes"),
+        );
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident $name:literal)*) => {
+        $(#[test]
+        fn $test() {
+            check($name);
+        })*
+
+        #[test]
+        fn every_scenario_is_run() {
+            assert_eq!(Scenario::all(), [$($name),*]);
+        }
+    };
+}
+
+scenarios! {
+    bad_objects "bad-objects"
+    clusterip "clusterip"
+    conflict "conflict"
+    delete "delete"
+    dual_stack "dual-stack"
+    duplicate_addresses "duplicate-addresses"
+    endpoints_come_and_go "endpoints-come-and-go"
+    ignored "ignored"
+    list_and_multidoc "list-and-multidoc"
+    nodeport "nodeport"
+    restart "restart"
+    several_ports "several-ports"
+    several_slices "several-slices"
+    table_full "table-full"
+    terminating "terminating"
+}
