@@ -1,0 +1,10 @@
+//! Ferrule's development commands, and what they share with the integration tests.
+//!
+//! [`cluster`] lays out a Kubernetes-like cluster of network namespaces; [`traffic`] sends real
+//! connections through it. Nothing here depends on the other crates of the workspace: this one has
+//! to build before the BPF compiler is installed.
+
+pub mod cluster;
+pub mod command;
+pub mod process;
+pub mod traffic;
