@@ -58,6 +58,8 @@ impl Drop for Claim {
         if self.keep {
             return;
         }
+        // After an interrupt the other thread removes everything and sets the exit code.
+        let _open = leftovers::gate();
         if let Err(error) = leftovers::remove(&self.id) {
             eprintln!("cluster {} is not removed completely: {error:#}", self.id);
         }
