@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// How many Services are written together; bounds memory, not correctness.
 const SERVICES_PER_TURN: usize = 1024;
@@ -68,6 +68,8 @@ struct Entry {
     desired: Option<ServiceTables>,
     skipped: Vec<Skipped>,
     served: bool,
+    /// A map is too full for what the Service needs; `desired` is not that then.
+    lacks_room: bool,
 }
 
 /// Asks a running loop for its state.
@@ -128,12 +130,12 @@ impl<D: Datapath> Sync<D> {
     /// Tries again what has failed.
     pub fn retry(&mut self) {
         let failed = std::mem::take(&mut self.failed);
-        let going = |name: &ServiceName| {
+        let lacks_room = |name: &ServiceName| {
             let entry = self.services.get(name);
-            entry.is_some_and(|entry| entry.desired.is_some())
+            entry.is_some_and(|entry| entry.lacks_room)
         };
-        let (going, full): (Vec<_>, Vec<_>) = failed.into_iter().partition(going);
-        self.dirty.extend(full);
+        let (lacking, going): (Vec<_>, Vec<_>) = failed.into_iter().partition(lacks_room);
+        self.dirty.extend(lacking);
         self.settle(&going);
         self.work();
     }
@@ -263,14 +265,16 @@ impl<D: Datapath> Sync<D> {
         self.adopt(name, &mut entry, rows);
         self.abandon(&mut entry);
         let mut skipped = view.map(|view| view.skipped).unwrap_or_default();
-        match encode(name, &ports, &entry.actual, &mut self.ids) {
+        let encoded = encode(name, &ports, &entry.actual, &mut self.ids);
+        entry.lacks_room = encoded.is_err();
+        match encoded {
             Ok(Encoded { tables, conflicts }) => {
                 skipped.extend(conflicts.into_iter().map(|conflict| taken(name, conflict)));
                 entry.desired = Some(tables);
             }
             Err(full) => {
                 self.fail(&full);
-                self.failed.insert(name.clone());
+                entry.desired = Some(entry.actual.reachable());
             }
         }
         entry.skip(skipped);
@@ -313,15 +317,6 @@ impl<D: Datapath> Sync<D> {
             names.push(name);
         }
         self.settle(&names);
-    }
-
-    /// Says what has failed, once as long as it is the same.
-    fn fail(&mut self, error: &dyn std::error::Error) {
-        let text = error.to_string();
-        if self.last_error.as_ref() != Some(&text) {
-            error!("{text}; will be tried again");
-            self.last_error = Some(text);
-        }
     }
 }
 

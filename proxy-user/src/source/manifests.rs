@@ -76,7 +76,7 @@ impl Manifests {
         while !events.is_closed() {
             let mut batch = self.watch(&notices);
             if let (Some(suspects), Some(_)) = (suspects, self.watched) {
-                batch.extend(self.scan(suspects));
+                batch.extend(self.scan(&suspects));
             }
             if !batch.is_empty() && events.blocking_send(batch).is_err() {
                 return;
@@ -103,7 +103,7 @@ impl Manifests {
             Ok(watcher) => {
                 self.watcher = Some(watcher);
                 self.watched = Some(identity);
-                self.scan(BTreeSet::new())
+                self.scan(&BTreeSet::new())
             }
             Err(error) => self.complain(&error),
         }
@@ -118,8 +118,8 @@ impl Manifests {
         events
     }
 
-    fn scan(&mut self, suspects: BTreeSet<String>) -> Vec<Event> {
-        let changes = match self.folder.changes(&suspects) {
+    fn scan(&mut self, suspects: &BTreeSet<String>) -> Vec<Event> {
+        let changes = match self.folder.changes(suspects) {
             Ok(changes) => changes,
             Err(error) => return self.complain(&error),
         };

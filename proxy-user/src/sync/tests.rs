@@ -163,6 +163,28 @@ fn a_service_of_no_one_goes_away_even_if_it_takes_several_tries() {
 }
 
 #[test]
+fn writes_given_up_halfway_leave_nothing_in_use() {
+    let mut maps = Fake::new(ROOM);
+    maps.fail(Some(Failing { every: 3 }));
+    let mut sync = sync(maps);
+    sync.apply(vec![Event::Synced]);
+    for backends in ["", ONE, TWO].repeat(5) {
+        sync.apply(service(backends));
+        if let Some(batch) = sync.take_freed() {
+            sync.release(batch);
+        }
+    }
+    sync.datapath().fail(None);
+    while sync.needs_retry() {
+        sync.retry();
+        let freed = sync.take_freed();
+        freed.into_iter().for_each(|batch| sync.release(batch));
+    }
+    let used = |report: Report| report.maps.iter().map(|map| map.used).collect::<Vec<_>>();
+    assert_eq!(used(sync.report()), [2, 0, 1, 4, 2, 0]);
+}
+
+#[test]
 fn objects_of_other_nodes_and_repeated_events_write_nothing() {
     let mut sync = sync(Fake::new(ROOM));
     sync.apply(vec![Event::Synced]);

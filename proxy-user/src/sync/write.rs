@@ -5,6 +5,7 @@ use crate::cluster::ServiceName;
 use crate::datapath::{Datapath, Op};
 use crate::tables::{diff, sort};
 use std::collections::BTreeSet;
+use tracing::error;
 
 impl<D: Datapath> Sync<D> {
     /// Writes what separates these Services from where they are going.
@@ -59,11 +60,23 @@ impl<D: Datapath> Sync<D> {
         let Some(entry) = self.services.get_mut(name) else {
             return;
         };
-        if entry.desired.take().is_some() {
-            self.failed.remove(name);
+        entry.desired = None;
+        if entry.lacks_room {
+            self.failed.insert(name.clone());
+            return;
         }
+        self.failed.remove(name);
         if !entry.served && entry.actual.is_empty() {
             self.services.remove(name);
+        }
+    }
+
+    /// Says what has failed, once as long as it is the same.
+    pub(super) fn fail(&mut self, error: &dyn std::error::Error) {
+        let text = error.to_string();
+        if self.last_error.as_ref() != Some(&text) {
+            error!("{text}; will be tried again");
+            self.last_error = Some(text);
         }
     }
 }

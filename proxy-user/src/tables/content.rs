@@ -2,7 +2,9 @@
 
 use super::{Family, FamilyOp, Op};
 use crate::frontend;
-use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, Proto, ServiceWord};
+use proxy_common::{
+    AddrV4, AddrV6, Backend, Frontend, FrontendKey, Proto, RegionHeader, ServiceWord,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -94,6 +96,21 @@ impl ServiceTables {
         v4.chain(self.v6.frontends.keys().filter_map(dialled))
     }
 
+    /// The rows that frontends lead to; without what is left of writes that were given up.
+    pub fn reachable(&self) -> Self {
+        let mut ids = self.v4.services();
+        ids.append(&mut self.v6.services());
+        let mut reachable = self.clone();
+        reachable.services.retain(|id, _| ids.contains(id));
+        reachable.drop_unpublished();
+        let words = reachable.regions.values();
+        let backends = words.filter_map(|words| words.get(RegionHeader::WORDS as usize..));
+        let backends: BTreeSet<u32> = backends.flatten().copied().collect();
+        reachable.v4.backends.retain(|id, _| backends.contains(id));
+        reachable.v6.backends.retain(|id, _| backends.contains(id));
+        reachable
+    }
+
     /// Forgets regions that were written but never pointed at.
     pub fn drop_unpublished(&mut self) -> Vec<Freed> {
         let published: BTreeSet<u32> = self.services.values().map(|word| word.region()).collect();
@@ -147,8 +164,11 @@ impl<A: Family> FamilyTables<A> {
 
     /// How many service ids the frontends lead to.
     pub fn service_count(&self) -> usize {
-        let ids = self.frontends.values().map(|row| row.service);
-        ids.collect::<BTreeSet<_>>().len()
+        self.services().len()
+    }
+
+    fn services(&self) -> BTreeSet<u32> {
+        self.frontends.values().map(|row| row.service).collect()
     }
 
     fn apply(&mut self, op: &FamilyOp<A>) -> Option<Freed> {

@@ -178,7 +178,7 @@ fn adopt<A: Family>(from: &mut ServiceTables, ids: &[u32], to: &mut ServiceTable
     if distinct.len() < ids.len() || !distinct.iter().all(|id| rows.contains_key(id)) {
         return false;
     }
-    let moved = rows.extract_if(.., |id, _| distinct.contains(id));
+    let moved: Vec<_> = ids.iter().filter_map(|id| rows.remove_entry(id)).collect();
     A::rows_mut(to).backends.extend(moved);
     true
 }

@@ -175,6 +175,40 @@ fn a_frontend_that_leaves_never_sees_the_backends_of_those_that_stay() {
     assert_eq!(after.v4.backends.first_key_value(), kept);
 }
 
+#[test]
+fn a_region_is_restored_only_if_it_is_what_its_word_promises() {
+    let v4 = |last| proxy_common::AddrV4::new(Ipv4Addr::new(10, 0, 0, last));
+    let port = proxy_common::Port::new(80);
+    let frontend = |service: u32| {
+        let key = proxy_common::FrontendKey::new(v4(service as u8), port, proxy_common::Proto::Tcp);
+        let kind = proxy_common::FrontendKind::ClusterIp;
+        (key, proxy_common::Frontend::new(service, kind))
+    };
+    let backend = |id| {
+        let local = proxy_common::Locality::Remote;
+        (id, proxy_common::Backend::new(v4(id as u8), port, local, 1))
+    };
+    // At 0 a good one; at 2 one that begins inside of it; at 4 one without its backend; at 7 a stale one.
+    let dump = Dump {
+        frontends_v4: [1, 2, 3, 4].map(frontend).into(),
+        services: [(1, (0, 9)), (2, (2, 1)), (3, (4, 7)), (4, (7, 8))]
+            .map(|(id, (start, generation))| {
+                (id, proxy_common::ServiceWord::new(start, generation))
+            })
+            .into(),
+        slots: vec![9, 2, 1, 0, 7, 1, 5, 7, 0],
+        backends_v4: [0, 1].map(backend).into(),
+        ..Dump::default()
+    };
+    let (mut orphans, ids) = Orphans::restore(&dump, ROOM, 99);
+    let mut kept = Vec::new();
+    while let Some((id, rows)) = orphans.pop() {
+        kept.extend(rows.regions.into_keys().map(|start| (id, start)));
+    }
+    assert_eq!(kept, [(1, 0)]);
+    assert_eq!(ids.used(Map::Slots), 4);
+}
+
 proptest! {
     #[test]
     fn every_prefix_of_a_diff_is_sound_and_all_of_it_arrives(versions in versions()) {
@@ -198,7 +232,9 @@ proptest! {
             prop_assert_eq!(&actual, &desired);
             prop_assert_eq!(&seen(&maps.content()), &after);
             ids.free(freed);
-            ids.seal().map(|batch| ids.release(batch));
+            if let Some(batch) = ids.seal() {
+                ids.release(batch);
+            }
             before = after;
         }
     }
@@ -282,7 +318,9 @@ proptest! {
             let mut freed = Vec::new();
             ops.iter().for_each(|op| actual.apply(op, &mut freed));
             ids.free(freed);
-            ids.seal().map(|batch| ids.release(batch));
+            if let Some(batch) = ids.seal() {
+                ids.release(batch);
+            }
         }
         let ports = versions.last().unwrap();
         let (mut orphans, mut ids) = Orphans::restore(&maps.content(), ROOM, 99);
@@ -329,11 +367,18 @@ proptest! {
             backends_v4: backends.into_iter().map(|id| (id, backend(id))).collect(),
             ..Dump::default()
         };
-        let (mut orphans, _) = Orphans::restore(&dump, ROOM, 99);
+        let (mut orphans, ids) = Orphans::restore(&dump, ROOM, 99);
         let mut all = ServiceTables::default();
         while let Some((_, rows)) = orphans.pop() {
             all.absorb(rows);
         }
+        let mut words = BTreeSet::new();
+        for (start, region) in &all.regions {
+            let run = *start as usize..*start as usize + region.len();
+            prop_assert_eq!(&dump.slots[run.clone()], region.as_slice());
+            prop_assert!(run.into_iter().all(|word| words.insert(word)), "regions overlap");
+        }
+        prop_assert_eq!(ids.used(Map::Slots) as usize, words.len());
         let mut maps = dump.clone();
         maps.slots.clear();
         let kept = Dump {

@@ -1,4 +1,5 @@
 //! Runs a scenario against any datapath.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use proxy_user::datapath::{Capacity, Datapath};
 use proxy_user::source::{Event, Kind, Object, ObjectKey, manifests};

@@ -146,9 +146,27 @@ fn read<S: for<'de> DeserializeSeed<'de>>(
     read.map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         let path = track.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        Broken::new(line, field, error.without_snippet().to_string())
+        // The tracker writes "?" for what it has not got to know.
+        let field = path.trim_end_matches(['.', '?']);
+        let what = error.without_snippet().to_string();
+        // The position is said in front, and counted from the start of the file there.
+        let what = what
+            .rsplit_once(" at line ")
+            .map_or(&*what, |(what, _)| what);
+        Broken::new(line, field, format!("{what}{}", quoted(text, line)))
     })
+}
+
+/// The line in question, if it is short enough to be of help.
+fn quoted(text: &str, line: u64) -> String {
+    let index = usize::try_from(line)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    let content = text.lines().nth(index).unwrap_or_default().trim();
+    match content.len() {
+        1..=80 => format!(", in {content:?}"),
+        _ => String::new(),
+    }
 }
 
 /// The library's limits guard against hostile input; a dump of a whole cluster must fit.

@@ -87,7 +87,7 @@ fn line(event: Event) -> String {
             [] => "well".to_owned(),
             problems => problems.join("; "),
         },
-        other => panic!("{other:?}"),
+        Event::Apply(other) => panic!("{other:?}"),
     }
 }
 
@@ -100,17 +100,17 @@ fn files_are_read_and_followed() {
     fs::create_dir(world.path("sub/folder.yaml")).unwrap();
     world.start();
     assert_eq!(world.next(), ["10.0.0.1", "synced"]);
+    // 50 ms is the goal; a busy test machine gets some more.
     let start = Instant::now();
     world.write("sub/a.yaml", "10.0.0.2");
     assert_eq!(world.next(), ["10.0.0.2"]);
-    // 50 ms is the goal; a busy test machine gets some more.
+    fs::remove_file(world.path("sub/a.yaml")).unwrap();
+    assert_eq!(world.next(), ["-a"]);
     assert!(
         start.elapsed() < Duration::from_millis(500),
         "{:?}",
         start.elapsed()
     );
-    fs::remove_file(world.path("sub/a.yaml")).unwrap();
-    assert_eq!(world.next(), ["-a"]);
 }
 
 #[test]
