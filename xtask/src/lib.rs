@@ -4,7 +4,14 @@
 //! connections through it. Nothing here depends on the other crates of the workspace: this one has
 //! to build before the BPF compiler is installed.
 
+pub mod bench;
 pub mod cluster;
 pub mod command;
+pub mod demo;
 pub mod process;
+pub mod progress;
+pub mod setup;
+pub mod test;
+pub mod tidy;
 pub mod traffic;
+pub mod workspace;

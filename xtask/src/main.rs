@@ -1,2 +1,45 @@
-//! Development commands.
-fn main() {}
+//! `cargo xtask`: the development commands.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use xtask::{bench, demo, setup, test, tidy};
+
+/// Ferrule's development commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Check this machine and install what is missing.
+    Setup(setup::Options),
+    /// Run every test that this machine can run.
+    Test(test::Options),
+    /// Show a cluster of three nodes at work, on this machine.
+    Demo(demo::Options),
+    /// Measure packets or the agent.
+    Bench(bench::Options),
+    /// Check the rules of the repository.
+    Tidy(tidy::Options),
+    /// Serve as one pod of a demo that stays up.
+    #[command(hide = true)]
+    Serve(demo::Serve),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(options) => setup::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(&options),
+        Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Tidy(options) => tidy::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Serve(options) => demo::serve(&options).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -40,6 +40,7 @@ pub struct Agent {
     namespace: Namespace,
     paths: AgentPaths,
     child: Child,
+    keep: bool,
 }
 
 impl Agent {
@@ -71,6 +72,7 @@ impl Agent {
             binary: binary.to_owned(),
             namespace: namespace.clone(),
             child: start(&paths.cluster, namespace, run)?,
+            keep: false,
             paths,
         })
     }
@@ -153,6 +155,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Lets the agent run on when this value has gone; it ends with its cluster.
+    pub fn keep(mut self) {
+        self.keep = true;
+    }
+
     fn is_synced(&self) -> bool {
         self.status().is_ok_and(|status| status["synced"] == true)
     }
@@ -180,7 +187,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let running = matches!(self.child.try_wait(), Ok(None));
+        let running = !self.keep && matches!(self.child.try_wait(), Ok(None));
         if std::thread::panicking() {
             eprintln!("log of the agent of {}:\n{}", self.node, self.log());
         }

@@ -37,6 +37,13 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// A handle to the namespace with this name, whether or not there is one.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { name }
+    }
+
     /// The name, as `ip netns` lists it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -31,7 +31,9 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn outside(name: &str, namespace: Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+    /// Something in a namespace that has these addresses; it is on no node.
+    #[must_use]
+    pub fn outside(name: &str, namespace: Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         Self {
             name: name.to_owned(),
             node: None,

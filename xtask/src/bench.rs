@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: measurements, with everything they need installed first.
+
+use crate::setup;
+use crate::workspace;
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+/// Flags of `cargo xtask bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench packet
+  cargo xtask bench agent -- --services 1000")]
+pub struct Options {
+    /// What to measure.
+    #[arg(value_enum)]
+    pub subject: Subject,
+    /// Flags for the benchmark itself.
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// Nanoseconds that the programs take for a packet.
+    Packet,
+    /// Time from a change of objects to the maps.
+    Agent,
+}
+
+/// Runs the benchmark, its output as it comes.
+///
+/// # Errors
+/// When something is missing, or the benchmark does not build or fails.
+pub fn run(options: &Options) -> Result<()> {
+    setup::run(&setup::Options {})?;
+    let name = match options.subject {
+        Subject::Packet => "packet",
+        Subject::Agent => "agent",
+    };
+    let mut cargo = workspace::cargo(&["bench", "-p", "proxy-user", "--bench", name])?;
+    if !options.args.is_empty() {
+        cargo.arg("--").args(&options.args);
+    }
+    let status = cargo.status()?;
+    ensure!(status.success(), "the benchmark failed ({status})");
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Debian packages: only those that are missing.
+
+use crate::progress;
+use anyhow::{Result, ensure};
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Program and the package that has it.
+const TOOLS: [(&str, &str); 3] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("bpftool", "bpftool"),
+];
+
+/// Makes sure of the programs that configure and inspect the network.
+pub(super) fn tools() -> Result<String> {
+    let missing: Vec<&str> = TOOLS
+        .into_iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| package)
+        .collect();
+    install(&missing)?;
+    for (program, package) in TOOLS {
+        ensure!(
+            find(program).is_some(),
+            "no {program} on PATH, although package {package} is installed"
+        );
+    }
+    Ok(TOOLS.map(|(program, _)| program).join(" "))
+}
+
+/// Where a program is; also looks into the folders that only root has on its search path.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    let path = crate::workspace::search_path();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let mut places = folders.into_iter().map(|folder| folder.join(program));
+    places.find(|place| place.is_file())
+}
+
+/// Installs packages; refreshes the lists of packages only if it does not work without.
+pub(super) fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    ensure!(
+        find("apt-get").is_some(),
+        "can't install without apt-get; missing: {names}"
+    );
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "can't install without root; missing: {names}"
+    );
+    let title = format!("installing {names}");
+    let args = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    if are_listed(packages) && progress::run(&title, "apt-install", apt(&args)).is_ok() {
+        return Ok(());
+    }
+    progress::run(
+        "refreshing the lists of packages",
+        "apt-update",
+        apt(&["update"]),
+    )?;
+    progress::run(&title, "apt-install", apt(&args))
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+fn are_listed(packages: &[&str]) -> bool {
+    crate::command::run("apt-cache", &[&["show"], packages].concat()).is_ok()
+}
