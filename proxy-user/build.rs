@@ -58,6 +58,9 @@ fn compiler(sources: &Path, target_dir: &Path) -> Result<Command, String> {
         .arg(target_dir)
         .current_dir(sources)
         .env("RUSTC_BOOTSTRAP", "1")
+        // Without them a program outgrows its stack of 512 bytes.
+        .env("CARGO_PROFILE_RELEASE_LTO", "true")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&arch))
         .env_remove("RUSTC")
         .env_remove("RUSTC_WRAPPER")

@@ -128,12 +128,7 @@ pub struct Flow<A> {
 impl<A: Address> Flow<A> {
     /// A row that turns packets into `to`; the deltas must fit the row's key.
     #[inline(always)]
-    pub fn new(
-        role: FlowRole,
-        to: &Tuple<A>,
-        (address_delta, port_delta): (u32, u32),
-        backend: BackendRef,
-    ) -> Self {
+    pub fn new(role: FlowRole, to: &Tuple<A>, deltas: (u32, u32), backend: BackendRef) -> Self {
         Self {
             src: to.src,
             dst: to.dst,
@@ -141,8 +136,29 @@ impl<A: Address> Flow<A> {
             dport: to.dport,
             hook: role.hook() as u16,
             role: role as u16,
-            address_delta,
-            port_delta,
+            address_delta: deltas.0,
+            port_delta: deltas.1,
+            backend,
+        }
+    }
+
+    /// A row that turns packets into answers to `original`; the deltas must fit the row's key.
+    #[inline(always)]
+    pub fn reply(
+        role: FlowRole,
+        original: &Tuple<A>,
+        deltas: (u32, u32),
+        backend: BackendRef,
+    ) -> Self {
+        Self {
+            src: original.dst,
+            dst: original.src,
+            sport: original.dport,
+            dport: original.sport,
+            hook: role.hook() as u16,
+            role: role as u16,
+            address_delta: deltas.0,
+            port_delta: deltas.1,
             backend,
         }
     }
@@ -159,9 +175,10 @@ impl<A: Address> Flow<A> {
         self.role == role as u16
     }
 
-    /// Whether packets become exactly `to`.
+    /// Whether packets become the same as by `other`.
     #[inline(always)]
-    pub fn leads_to(&self, to: &Tuple<A>) -> bool {
-        self.src == to.src && self.dst == to.dst && self.sport == to.sport && self.dport == to.dport
+    pub fn leads_where(&self, other: &Self) -> bool {
+        (self.src, self.dst) == (other.src, other.dst)
+            && (self.sport, self.dport) == (other.sport, other.dport)
     }
 }

@@ -2,16 +2,35 @@
 //!
 //! One's complement sums don't depend on byte order, so words are summed as they lie in memory.
 
-/// What replacing `old` by `new` adds to a one's complement sum; 0 when nothing changes.
-#[inline(always)]
-pub fn delta<const N: usize>(old: [u32; N], new: [u32; N]) -> u32 {
-    let mut sum = 0u64;
-    for index in 0..N {
-        sum += u64::from(!old[index]) + u64::from(new[index]);
+/// What replacing words adds to a one's complement sum.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta {
+    sum: u64,
+}
+
+impl Delta {
+    /// Also replaces `old` by `new`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replace(self, old: u32, new: u32) -> Self {
+        Self {
+            sum: self.sum + !old as u64 + new as u64,
+        }
     }
-    // N is at most 8: two folds suffice.
-    let folded = fold64(fold64(sum)) as u32;
-    if folded == u32::MAX { 0 } else { folded }
+
+    /// The sum in 32 bits; 0 when nothing changes.
+    #[inline(always)]
+    pub const fn folded(self) -> u32 {
+        // Two folds suffice: at most eight words were replaced.
+        let folded = fold64(fold64(self.sum)) as u32;
+        if folded == u32::MAX { 0 } else { folded }
+    }
+}
+
+/// What undoes a delta.
+#[inline(always)]
+pub const fn negated(delta: u32) -> u32 {
+    if delta == 0 { 0 } else { !delta }
 }
 
 /// The checksum field that was `checksum` after its data changed by `delta`.
@@ -38,8 +57,8 @@ mod tests {
 
     #[test]
     fn no_change_is_no_delta() {
-        assert_eq!(delta([1, 2, 3], [1, 2, 3]), 0);
-        assert_eq!(delta([0], [0]), 0);
+        assert_eq!(Delta::default().replace(1, 1).replace(2, 2).folded(), 0);
+        assert_eq!(Delta::default().folded(), 0);
     }
 
     proptest! {
@@ -53,8 +72,9 @@ mod tests {
             let mut changed = words.clone();
             changed[4..8].copy_from_slice(&new);
             let after = internet_checksum(&bytes(&changed), 0);
-            let old = [words[4], words[5], words[6], words[7]];
-            let incremental = adjusted(before, delta(old, new));
+            let replaced = words[4..8].iter().zip(new);
+            let delta = replaced.fold(Delta::default(), |delta, (old, new)| delta.replace(*old, new));
+            let incremental = adjusted(before, delta.folded());
             // The two zeros of one's complement are one sum.
             prop_assert_eq!(incremental % 0xffff, after % 0xffff);
         }

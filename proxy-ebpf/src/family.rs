@@ -1,8 +1,9 @@
 //! What differs between IPv4 and IPv6; everything else is written once.
 
+use crate::checksum::Delta;
+use crate::nat;
 use crate::packet::{Packet, Zero};
 use crate::parse::{self, Headers};
-use crate::{checksum, nat};
 use proxy_common::{AddrV4, AddrV6, Address, DropReason, NodeConfig, Proto, Tuple, Verdict};
 
 /// An IP family, named by its address type.
@@ -39,7 +40,10 @@ impl Family for AddrV4 {
 
     #[inline(always)]
     fn address_delta(old: &Tuple<Self>, new: &Tuple<Self>) -> u32 {
-        checksum::delta([old.src.be(), old.dst.be()], [new.src.be(), new.dst.be()])
+        Delta::default()
+            .replace(old.src.be(), new.src.be())
+            .replace(old.dst.be(), new.dst.be())
+            .folded()
     }
 
     #[inline(always)]
@@ -79,11 +83,12 @@ impl Family for AddrV6 {
 
     #[inline(always)]
     fn address_delta(old: &Tuple<Self>, new: &Tuple<Self>) -> u32 {
-        let words = |tuple: &Tuple<Self>| {
-            let ([a, b, c, d], [e, f, g, h]) = (tuple.src.be(), tuple.dst.be());
-            [a, b, c, d, e, f, g, h]
-        };
-        checksum::delta(words(old), words(new))
+        let mut delta = Delta::default();
+        for index in 0..4 {
+            delta = delta.replace(old.src.be()[index], new.src.be()[index]);
+            delta = delta.replace(old.dst.be()[index], new.dst.be()[index]);
+        }
+        delta.folded()
     }
 
     #[inline(always)]

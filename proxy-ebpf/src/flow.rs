@@ -13,11 +13,11 @@
 //! The row that a reply will find is inserted first: it reserves the tuple between the edges, and
 //! no packet is sent whose answer could not be translated.
 
-use crate::checksum;
+use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
-use crate::service::{self, Choice};
-use proxy_common::{Address, BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Tuple};
+use crate::service;
+use proxy_common::{BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Tuple};
 
 /// Source ports that are tried for one packet before it is dropped.
 const PROBES: u32 = 32;
@@ -29,126 +29,146 @@ pub fn is_usable<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, starts_flo
     !starts_flow || !flow.has_role(FlowRole::Dnat) || service::is_current(kernel, flow.backend)
 }
 
-/// Makes the rows of a new connection; returns what its packets become between the edges.
+/// What the packets of a new flow are to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan<A> {
+    /// Their new addresses and ports.
+    pub to: Tuple<A>,
+    /// What the new addresses add to checksums.
+    pub address_delta: u32,
+    /// Who answers.
+    pub backend: BackendRef,
+    /// Whether the client must be masked.
+    pub masked: bool,
+}
+
+impl<A: Family> Plan<A> {
+    /// Nothing is decided yet.
+    #[inline(always)]
+    pub fn new(original: Tuple<A>, backend: BackendRef) -> Self {
+        Self {
+            to: original,
+            address_delta: 0,
+            backend,
+            masked: false,
+        }
+    }
+
+    /// What addresses and ports add to checksums when packets become what is planned.
+    #[inline(always)]
+    pub fn deltas(&self, from: &Tuple<A>) -> (u32, u32) {
+        let ports = Delta::default()
+            .replace(from.sport.be().into(), self.to.sport.be().into())
+            .replace(from.dport.be().into(), self.to.dport.be().into());
+        (self.address_delta, ports.folded())
+    }
+}
+
+/// Makes the rows of a new connection; its packets may get another source port than planned.
 #[inline(always)]
 pub fn open<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     original: &Tuple<A>,
-    choice: &Choice<A>,
-    masked: bool,
-) -> Result<Tuple<A>, DropReason> {
-    let wanted = original.with_dst((choice.backend.address, choice.backend.port));
-    let reply = original.reversed();
-    let backend = choice.reference;
-    let between = reserve(kernel, wanted, FlowRole::UnDnat, &reply, backend)?;
-    if masked {
-        store(kernel, FlowRole::SnatPending, &between, &between, backend)?;
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    reserve(kernel, FlowRole::UnDnat, original, plan)?;
+    if plan.masked {
+        let between = plan.to;
+        store(kernel, FlowRole::SnatPending, &between, plan)?;
     }
-    store(kernel, FlowRole::Dnat, original, &between, backend)?;
-    Ok(between)
+    store(kernel, FlowRole::Dnat, original, plan)
 }
 
-/// Gives a flow that waits to be masked its source address and port; returns what its packets
-/// become.
+/// Gives a flow that waits to be masked its source address and port.
 #[inline(always)]
 pub fn mask<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     between: &Tuple<A>,
-    backend: BackendRef,
-) -> Result<Tuple<A>, DropReason> {
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    choose_source(kernel, plan)?;
+    reserve(kernel, FlowRole::UnSnat, between, plan)?;
+    store(kernel, FlowRole::Snat, between, plan)
+}
+
+/// Makes a node address, and a port of the SNAT range if the client's is not of it, the planned
+/// source. See [`insert_reply`].
+#[inline(never)]
+fn choose_source<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let from = plan.to;
     let config = kernel.config().ok_or(DropReason::NoMasqueradeAddress)?;
-    let address = A::masquerade(config).ok_or(DropReason::NoMasqueradeAddress)?;
-    let port = if in_snat_range(config, between.sport) {
-        between.sport
-    } else {
-        random_port(kernel)?
-    };
-    let wanted = between.with_src((address, port));
-    let outside = reserve(
-        kernel,
-        wanted,
-        FlowRole::UnSnat,
-        &between.reversed(),
-        backend,
-    )?;
-    store(kernel, FlowRole::Snat, between, &outside, backend)?;
-    Ok(outside)
+    plan.to.src = A::masquerade(config).ok_or(DropReason::NoMasqueradeAddress)?;
+    if !in_snat_range(config, from.sport) {
+        plan.to.sport = random_port(kernel)?;
+    }
+    plan.address_delta = A::address_delta(&from, &plan.to);
+    Ok(())
 }
 
-/// What turns packets of one tuple into packets of another.
-#[inline(always)]
-pub fn translation<A: Family>(
-    role: FlowRole,
-    from: &Tuple<A>,
-    to: &Tuple<A>,
-    backend: BackendRef,
-) -> Flow<A> {
-    let deltas = (A::address_delta(from, to), port_delta(from, to));
-    Flow::new(role, to, deltas, backend)
-}
-
-/// Finds a source port for `wanted` whose reply tuple is free, and inserts the row that the reply
-/// will find: first the port it comes with, then random ones of the SNAT range.
+/// Finds a source port for the plan whose reply tuple is free, and inserts the row that turns replies
+/// into replies to `original`: first the port that is planned, then random ones of the SNAT range.
 #[inline(always)]
 fn reserve<A: Family, K: Kernel<A>>(
     kernel: &mut K,
-    wanted: Tuple<A>,
     role: FlowRole,
-    reply: &Tuple<A>,
-    backend: BackendRef,
-) -> Result<Tuple<A>, DropReason> {
-    let mut answer = wanted.reversed();
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
     for _ in 0..PROBES {
-        match insert(kernel, role, &answer, reply, backend) {
+        match insert_reply(kernel, role, original, plan) {
+            Ok(()) => return Ok(()),
             Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
-            Err(NotInserted::Exists) if !is_ours(kernel, &answer, reply) => {
-                answer.dport = random_port(kernel)?;
-            }
-            Ok(()) | Err(NotInserted::Exists) => return Ok(answer.reversed()),
+            Err(NotInserted::Exists) => plan.to.sport = random_port(kernel)?,
         }
     }
     Err(DropReason::PortsExhausted)
 }
 
-/// Inserts a row whose key must be free. A function of its own to the verifier too: a row and its
-/// checksums need a good part of the stack, for the time of this call only.
+/// Inserts the row that turns replies to the planned packets into replies to `original`; succeeds too
+/// if there is one already: of an earlier flow between the same tuples, or just made from the same
+/// first packet by another CPU.
+///
+/// A function of its own to the verifier too: the stack it needs is needed for this call only.
 #[inline(never)]
-fn insert<A: Family, K: Kernel<A>>(
+fn insert_reply<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     role: FlowRole,
-    from: &Tuple<A>,
-    to: &Tuple<A>,
-    backend: BackendRef,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
 ) -> Result<(), NotInserted> {
-    kernel.insert_flow(from, &translation(role, from, to, backend))
+    let key = plan.to.reversed();
+    let (addresses, ports) = plan.deltas(original);
+    // The way back, and a sum does not know source from destination.
+    let deltas = (checksum::negated(addresses), checksum::negated(ports));
+    let row = Flow::reply(role, original, deltas, plan.backend);
+    match kernel.insert_flow(&key, &row) {
+        Err(NotInserted::Exists)
+            if kernel
+                .flow(&key)
+                .is_some_and(|known| known.leads_where(&row)) =>
+        {
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
-/// Inserts or overwrites a row. See [`insert`].
+/// Inserts or overwrites the row that turns packets of one tuple into the planned ones. See
+/// [`insert_reply`].
 #[inline(never)]
 fn store<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     role: FlowRole,
     from: &Tuple<A>,
-    to: &Tuple<A>,
-    backend: BackendRef,
+    plan: &Plan<A>,
 ) -> Result<(), DropReason> {
-    let row = translation(role, from, to, backend);
+    let row = Flow::new(role, &plan.to, plan.deltas(from), plan.backend);
     kernel
         .replace_flow(from, &row)
         .map_err(|_| DropReason::FlowTableFull)
-}
-
-/// Whether the row in the way leads where ours would: an earlier flow of the same tuples, or one
-/// that another CPU has just made from the same first packet.
-#[inline(always)]
-fn is_ours<A: Family, K: Kernel<A>>(kernel: &K, key: &Tuple<A>, reply: &Tuple<A>) -> bool {
-    kernel.flow(key).is_some_and(|row| row.leads_to(reply))
-}
-
-#[inline(always)]
-fn port_delta<A: Address>(old: &Tuple<A>, new: &Tuple<A>) -> u32 {
-    let words = |tuple: &Tuple<A>| [u32::from(tuple.sport.be()), u32::from(tuple.dport.be())];
-    checksum::delta(words(old), words(new))
 }
 
 #[inline(always)]

@@ -3,9 +3,10 @@
 
 use crate::checksum;
 use crate::family::Family;
+use crate::flow::Plan;
 use crate::packet::{Packet, Part};
 use crate::parse::Headers;
-use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto};
+use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};
 
 /// Offset of the header checksum in an IPv4 header (RFC 791 section 3.1).
 const IPV4_CHECKSUM: usize = 10;
@@ -18,7 +19,41 @@ const TCP_CHECKSUM: usize = 16;
 /// Offset of the checksum in a UDP header (RFC 768).
 const UDP_CHECKSUM: usize = 6;
 
-/// Gives the packet the addresses and ports of the flow.
+/// What a packet gets: addresses and ports, and what they add to its checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Translation<A> {
+    addresses: [A; 2],
+    ports: [Port; 2],
+    address_delta: u32,
+    port_delta: u32,
+}
+
+impl<A: Family> Translation<A> {
+    /// As a known flow remembers it.
+    #[inline(always)]
+    pub fn known(flow: &Flow<A>) -> Self {
+        Self {
+            addresses: [flow.src, flow.dst],
+            ports: [flow.sport, flow.dport],
+            address_delta: flow.address_delta,
+            port_delta: flow.port_delta,
+        }
+    }
+
+    /// As planned for the first packet of a flow.
+    #[inline(always)]
+    pub fn planned(from: &Tuple<A>, plan: &Plan<A>) -> Self {
+        let (address_delta, port_delta) = plan.deltas(from);
+        Self {
+            addresses: [plan.to.src, plan.to.dst],
+            ports: [plan.to.sport, plan.to.dport],
+            address_delta,
+            port_delta,
+        }
+    }
+}
+
+/// Gives the packet its new addresses and ports.
 ///
 /// Bytes are written before the first checksum is adjusted: the helpers for checksums take the
 /// direct access to the packet away.
@@ -26,18 +61,29 @@ const UDP_CHECKSUM: usize = 6;
 pub fn apply<A: Family, P: Packet>(
     packet: &mut P,
     headers: &Headers<A>,
-    flow: &Flow<A>,
+    new: &Translation<A>,
 ) -> Result<(), DropReason> {
-    let (address_delta, port_delta) = (flow.address_delta, flow.port_delta);
-    packet.store::<[Port; 2]>(headers.transport, [flow.sport, flow.dport])?;
-    A::store_addresses(packet, headers, [flow.src, flow.dst], address_delta)?;
+    packet.store(headers.transport, new.ports)?;
+    A::store_addresses(packet, headers, new.addresses, new.address_delta)?;
     let field = headers.transport + checksum_offset(headers.proto);
     let zero = A::zero_checksum(headers.proto);
-    packet.adjust_checksum(field, address_delta, Part::PseudoHeader, zero)?;
-    if port_delta != 0 {
-        packet.adjust_checksum(field, port_delta, Part::Payload, zero)?;
+    packet.adjust_checksum(field, new.address_delta, Part::PseudoHeader, zero)?;
+    if new.port_delta != 0 {
+        packet.adjust_checksum(field, new.port_delta, Part::Payload, zero)?;
     }
     Ok(())
+}
+
+/// The same for the first packet of a flow.
+///
+/// A function of its own to the verifier too: the stack it needs is needed for this call only.
+#[inline(never)]
+pub fn apply_first<A: Family, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<A>,
+    plan: &Plan<A>,
+) -> Result<(), DropReason> {
+    apply(packet, headers, &Translation::planned(&headers.tuple, plan))
 }
 
 #[inline(always)]

@@ -1,11 +1,14 @@
 //! The order of the steps, and nothing else.
 
 use crate::family::Family;
+use crate::flow::Plan;
 use crate::kernel::Kernel;
+use crate::nat::Translation;
 use crate::packet::Packet;
 use crate::parse::{Headers, LONGEST_HEADERS};
 use crate::{Fate, Verdict, flow, nat, service};
-use proxy_common::{AddrV4, AddrV6, BackendRef, DropReason, FlowRole, Frontend, Hook};
+use bytemuck::Zeroable as _;
+use proxy_common::{AddrV4, AddrV6, BackendRef, FlowRole, Frontend, Hook};
 
 /// EtherTypes (IEEE 802 numbers).
 const IPV4: u16 = 0x0800;
@@ -68,7 +71,7 @@ fn ingress_of<A: Family, P: Packet, K: Kernel<A>>(
             return Ok(Verdict::OtherHook);
         }
         if flow::is_usable(kernel, known, headers.starts_flow) {
-            nat::apply(packet, headers, known)?;
+            nat::apply(packet, headers, &Translation::known(known))?;
             return Ok(Verdict::Established);
         }
     }
@@ -90,15 +93,10 @@ fn first_packet<A: Family, P: Packet, K: Kernel<A>>(
     headers: &Headers<A>,
     frontend: Frontend,
 ) -> Fate {
-    let choice = service::choose(kernel, frontend.service)?;
-    let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
-    let masked = service::must_mask(config, frontend, headers.tuple.src, &choice.backend);
-    let between = flow::open(kernel, &headers.tuple, &choice, masked)?;
-    nat::apply(
-        packet,
-        headers,
-        &flow::translation(FlowRole::Dnat, &headers.tuple, &between, choice.reference),
-    )?;
+    let mut plan = Plan::new(headers.tuple, BackendRef::zeroed());
+    service::choose(kernel, frontend, &mut plan)?;
+    flow::open(kernel, &headers.tuple, &mut plan)?;
+    nat::apply_first(packet, headers, &plan)?;
     Ok(Verdict::Created)
 }
 
@@ -118,7 +116,7 @@ fn egress_of<A: Family, P: Packet, K: Kernel<A>>(
         let backend = known.backend;
         return first_masked_packet(packet, kernel, headers, backend);
     }
-    nat::apply(packet, headers, known)?;
+    nat::apply(packet, headers, &Translation::known(known))?;
     Ok(Verdict::Established)
 }
 
@@ -130,11 +128,8 @@ fn first_masked_packet<A: Family, P: Packet, K: Kernel<A>>(
     headers: &Headers<A>,
     backend: BackendRef,
 ) -> Fate {
-    let outside = flow::mask(kernel, &headers.tuple, backend)?;
-    nat::apply(
-        packet,
-        headers,
-        &flow::translation(FlowRole::Snat, &headers.tuple, &outside, backend),
-    )?;
+    let mut plan = Plan::new(headers.tuple, backend);
+    flow::mask(kernel, &headers.tuple, &mut plan)?;
+    nat::apply_first(packet, headers, &plan)?;
     Ok(Verdict::Masked)
 }

@@ -1,20 +1,11 @@
 //! Frontend to backend: which one answers, and whether it must be masked.
 
 use crate::family::Family;
+use crate::flow::Plan;
 use crate::kernel::Kernel;
 use proxy_common::{
     Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
 };
-
-/// A backend that was chosen: a copy, because the row may change, and a reference to tell later
-/// whether it still exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice<A> {
-    /// The backend's row.
-    pub backend: Backend<A>,
-    /// Its id and generation.
-    pub reference: BackendRef,
-}
 
 /// What a packet's destination is, if it is a frontend.
 #[inline(always)]
@@ -27,18 +18,39 @@ pub fn find<A: Family, K: Kernel<A>>(
     kernel.frontend(&key).copied()
 }
 
-/// Picks one of a service's backends, each with the same probability.
-#[inline(always)]
-pub fn choose<A: Family, K: Kernel<A>>(kernel: &K, service: u32) -> Result<Choice<A>, DropReason> {
-    match pick(kernel, service) {
+/// Picks one of a service's backends, each with the same probability, for a flow to this frontend.
+///
+/// A function of its own to the verifier too: the stack it needs is needed for this call only. It
+/// returns no data because there is no BTF for an enum that carries a struct.
+#[inline(never)]
+pub fn choose<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    frontend: Frontend,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
+    let (id, backend) = match pick(kernel, frontend.service) {
         // Replaced between our look at the word and at its region: the new one is complete.
-        Err(DropReason::ServiceTorn) => pick(kernel, service),
-        outcome => outcome,
-    }
+        Err(DropReason::ServiceTorn) => pick(kernel, frontend.service)?,
+        outcome => outcome?,
+    };
+    plan.masked = must_mask(config, frontend, plan.to.src, &backend);
+    plan.backend = BackendRef {
+        id,
+        generation: backend.generation,
+    };
+    let original = plan.to;
+    plan.to.dst = backend.address;
+    plan.to.dport = backend.port;
+    plan.address_delta = A::address_delta(&original, &plan.to);
+    Ok(())
 }
 
 #[inline(always)]
-fn pick<A: Family, K: Kernel<A>>(kernel: &K, service: u32) -> Result<Choice<A>, DropReason> {
+fn pick<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    service: u32,
+) -> Result<(u32, Backend<A>), DropReason> {
     let torn = DropReason::ServiceTorn;
     let word = kernel.service(service);
     let region = word.region();
@@ -51,17 +63,12 @@ fn pick<A: Family, K: Kernel<A>>(kernel: &K, service: u32) -> Result<Choice<A>, 
     }
     let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
     let id = kernel.slot(slot).ok_or(torn)?;
+    // A copy: the row may change while we look at it.
     let backend = *kernel.backend(id).ok_or(torn)?;
     if backend.generation == 0 {
         return Err(torn);
     }
-    Ok(Choice {
-        backend,
-        reference: BackendRef {
-            id,
-            generation: backend.generation,
-        },
-    })
+    Ok((id, backend))
 }
 
 /// Whether the backend of a flow is still the one that was chosen.

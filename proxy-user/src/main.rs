@@ -1,2 +1,38 @@
-//! The `ferrule` command.
-fn main() {}
+//! The `ferrule` command: subcommand to module, outcome to exit code.
+
+use clap::{Parser, Subcommand};
+use proxy_user::{agent, cli, config};
+use std::process::ExitCode;
+
+/// Kubernetes Services in eBPF: takes kube-proxy's place on a node.
+#[derive(Debug, Parser)]
+#[command(name = "ferrule", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent: follow Services and write them to the datapath.
+    Run(config::Run),
+    /// Show what the agent and the datapath are doing.
+    Status(cli::status::Status),
+    /// Remove everything that Ferrule has set up on this node.
+    Cleanup(cli::cleanup::Cleanup),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => agent::run(&run),
+        Command::Status(status) => cli::status::run(&status),
+        Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ferrule: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

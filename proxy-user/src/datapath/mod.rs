@@ -1,6 +1,15 @@
 //! The kernel as the sync loop sees it: maps that can be read once and written op by op.
 
+pub mod attach;
+mod bpf;
+pub mod devices;
 pub mod fake;
+pub mod hook;
+pub mod kernel;
+pub mod leftovers;
+pub mod object;
+pub mod pins;
+pub mod readings;
 
 pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};
 

@@ -1,0 +1,180 @@
+//! The agent: its tasks, and their end.
+
+mod report;
+
+pub use report::{AgentReport, ask, stop};
+
+use crate::config::Run;
+use crate::datapath::attach::Attacher;
+use crate::datapath::devices::{self, DeviceEvent};
+use crate::datapath::object::{self, Options};
+use crate::datapath::pins::Pins;
+use crate::source::manifests::Manifests;
+use crate::sync::{ReportRequest, Settings, Sync};
+use anyhow::{Context as _, Result, bail};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+/// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
+///
+/// # Errors
+/// Whatever keeps it from starting, or a task that could not go on.
+pub fn run(run: &Run) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&run.log).context("--log")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let _lock = lock(&run.place.run_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting tokio")?;
+    runtime.block_on(serve(run))
+}
+
+async fn serve(run: &Run) -> Result<()> {
+    let pins = Pins::new(&run.place.bpffs);
+    let options = Options {
+        pins: pins.clone(),
+        max_flows: run.max_flows,
+        log_decisions: run.log_decisions,
+    };
+    let settings = settings(run)?;
+    let snat_ports = settings.snat_ports.clone();
+    let mut loaded = object::load(&options)?;
+    let log = run
+        .log_decisions
+        .then(|| object::log_decisions(&mut loaded.programs))
+        .transpose()?;
+    let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
+    let attacher = Attacher::new(loaded.programs, pins, run.attach.method());
+
+    let (events_in, events) = mpsc::channel(16);
+    let manifests = Manifests::new(&run.manifests);
+    std::thread::Builder::new()
+        .name("manifests".into())
+        .spawn(move || manifests.run(&events_in))
+        .context("starting the manifests thread")?;
+    let (requests_in, requests) = mpsc::channel(4);
+    let (device_events_in, device_events) = mpsc::channel(64);
+    let (device_reports_in, device_reports) = mpsc::channel(4);
+    let ready = (!loaded.adopted).then(|| requests_in.clone());
+    let server = report::Server {
+        socket: report::socket(&run.place.run_dir),
+        sync: requests_in,
+        devices: device_reports_in,
+        snat_ports,
+    };
+    info!(
+        "node {}: following {}",
+        run.node_name()?,
+        run.manifests.display()
+    );
+    tokio::select! {
+        _ = sync.run(events, requests) => bail!("the manifests thread has ended"),
+        outcome = devices::follow(device_events_in) => outcome.context("following devices"),
+        outcome = attach(attacher, device_events, device_reports, ready) => outcome,
+        outcome = server.run() => {
+            outcome.context("serving requests")?;
+            info!("asked to stop; programs and maps stay in force");
+            Ok(())
+        }
+        () = forever(log) => bail!("the programs' log has ended"),
+        name = told_to_stop() => {
+            info!("{}: stopping; programs and maps stay in force", name?);
+            Ok(())
+        }
+    }
+}
+
+fn settings(run: &Run) -> Result<Settings> {
+    Ok(Settings {
+        node_name: run.node_name()?,
+        node_addresses: run.node_addresses(),
+        cluster_cidrs: run.cluster_cidrs()?,
+        snat_ports: run.snat_ports()?,
+        first_generation: first_generation(),
+    })
+}
+
+/// Flows remember a generation: after a restart with new maps another one must not look the same.
+fn first_generation() -> u32 {
+    let since = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default();
+    (since.as_millis() as u32).max(1)
+}
+
+/// Attaches the programs to devices as they come. New maps are filled first: programs of an earlier
+/// run must not be replaced by ones that know no services yet.
+async fn attach(
+    mut attacher: Attacher,
+    mut events: mpsc::Receiver<DeviceEvent>,
+    mut reports: mpsc::Receiver<report::DeviceRequest>,
+    ready: Option<mpsc::Sender<ReportRequest>>,
+) -> Result<()> {
+    if let Some(sync) = ready {
+        synced(&sync).await?;
+    }
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => attacher.apply(event),
+                None => bail!("no more news of devices"),
+            },
+            Some(reply) = reports.recv() => {
+                // The asker may have given up.
+                let _ = reply.send(attacher.report());
+            }
+        }
+    }
+}
+
+async fn synced(sync: &mpsc::Sender<ReportRequest>) -> Result<()> {
+    loop {
+        let (reply, report) = oneshot::channel();
+        sync.send(reply).await.context("the sync loop has ended")?;
+        if report.await.context("the sync loop has ended")?.synced {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+async fn forever(log: Option<impl Future<Output = ()>>) {
+    match log {
+        Some(log) => log.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn told_to_stop() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Makes the run folder, and holds its lock: two agents would undo each other's writes.
+fn lock(run_dir: &Path) -> Result<File> {
+    let folder = || format!("can't use the folder {}", run_dir.display());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)
+        .with_context(folder)?;
+    let lock = File::create(run_dir.join("ferrule.lock")).with_context(folder)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!("another agent holds {}", run_dir.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(folder),
+    }
+}

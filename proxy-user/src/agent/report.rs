@@ -1,0 +1,176 @@
+//! The agent's unix socket: a client sends one line and reads one answer.
+//!
+//! `report` is answered by a JSON document, `stop` by the end of the agent.
+
+use crate::datapath::attach::DeviceReport;
+use crate::sync::{Report, ReportRequest};
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fs::Permissions;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+/// Asks for the state of the devices.
+pub(super) type DeviceRequest = oneshot::Sender<Vec<DeviceReport>>;
+
+/// Nobody waits longer than this for the other side.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a running agent says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// First and last source port of masked flows.
+    pub snat_ports: (u16, u16),
+    /// The control plane.
+    pub sync: Report,
+    /// The devices of the node and what is attached to them.
+    pub devices: Vec<DeviceReport>,
+}
+
+/// Where the socket is.
+pub(super) fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("ferrule.sock")
+}
+
+/// Answers `ferrule status`.
+pub(super) struct Server {
+    pub(super) socket: PathBuf,
+    pub(super) sync: mpsc::Sender<ReportRequest>,
+    pub(super) devices: mpsc::Sender<DeviceRequest>,
+    pub(super) snat_ports: RangeInclusive<u16>,
+}
+
+impl Server {
+    pub(super) async fn run(self) -> Result<()> {
+        let path = self.socket.display();
+        // Left behind by an agent that was killed; the lock says that none is running.
+        let _ = std::fs::remove_file(&self.socket);
+        let listener =
+            UnixListener::bind(&self.socket).with_context(|| format!("binding {path}"))?;
+        // The folder is closed to others already.
+        std::fs::set_permissions(&self.socket, Permissions::from_mode(0o600))
+            .with_context(|| format!("protecting {path}"))?;
+        loop {
+            let (client, _) = listener.accept().await.with_context(|| format!("{path}"))?;
+            match tokio::time::timeout(TIMEOUT, self.answer(client)).await {
+                Ok(Ok(Answered::Stop)) => return Ok(()),
+                Ok(Ok(Answered::Report)) => {}
+                Ok(Err(error)) => debug!("a request was not answered: {error:#}"),
+                Err(_) => debug!("a request took too long"),
+            }
+        }
+    }
+
+    async fn answer(&self, mut client: UnixStream) -> Result<Answered> {
+        let mut line = String::new();
+        BufReader::new((&mut client).take(LONGEST_REQUEST))
+            .read_line(&mut line)
+            .await?;
+        match line.trim_end() {
+            REPORT => {
+                client
+                    .write_all(&serde_json::to_vec(&self.report().await?)?)
+                    .await?;
+                Ok(Answered::Report)
+            }
+            STOP => Ok(Answered::Stop),
+            other => bail!("unknown request {other:?}"),
+        }
+    }
+
+    async fn report(&self) -> Result<AgentReport> {
+        Ok(AgentReport {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            snat_ports: (*self.snat_ports.start(), *self.snat_ports.end()),
+            sync: request(&self.sync).await?,
+            devices: request(&self.devices).await?,
+        })
+    }
+}
+
+/// What was asked for.
+enum Answered {
+    Report,
+    Stop,
+}
+
+const REPORT: &str = "report";
+const STOP: &str = "stop";
+/// Bytes that a request may have.
+const LONGEST_REQUEST: u64 = 64;
+
+async fn request<T>(to: &mpsc::Sender<oneshot::Sender<T>>) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    to.send(reply).await.ok().context("the agent is stopping")?;
+    answer.await.context("the agent is stopping")
+}
+
+/// The report of the agent that runs on this folder; `None` if none does.
+///
+/// # Errors
+/// The socket can't be used, or what it says makes no sense.
+pub fn ask(run_dir: &Path) -> Result<Option<AgentReport>> {
+    let Some(answer) = send(run_dir, REPORT)? else {
+        return Ok(None);
+    };
+    Ok(Some(
+        serde_json::from_slice(&answer).context("the agent's answer")?,
+    ))
+}
+
+/// Stops the agent that runs on this folder, and waits for its end; says which process it was.
+///
+/// # Errors
+/// It does not stop.
+pub fn stop(run_dir: &Path) -> Result<Option<u32>> {
+    let Some(agent) = ask(run_dir)? else {
+        return Ok(None);
+    };
+    send(run_dir, STOP)?;
+    let deadline = Instant::now() + TIMEOUT;
+    while super::lock(run_dir).is_err() {
+        if Instant::now() > deadline {
+            bail!("the agent (process {}) does not stop", agent.pid);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(Some(agent.pid))
+}
+
+/// Sends a request and returns all of the answer; `None` if nobody listens.
+fn send(run_dir: &Path, request: &str) -> Result<Option<Vec<u8>>> {
+    let path = socket(run_dir);
+    let mut stream = match std::os::unix::net::UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("connecting to {}", path.display()));
+        }
+    };
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    writeln!(stream, "{request}")?;
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .with_context(|| format!("reading from {}", path.display()))?;
+    Ok(Some(answer))
+}

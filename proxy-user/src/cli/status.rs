@@ -1,0 +1,225 @@
+//! `ferrule status`: the pinned maps, and the agent's view if one is running.
+
+use super::table::table;
+use crate::agent::{AgentReport, ask};
+use crate::config::Place;
+use crate::datapath::pins::Pins;
+use crate::datapath::readings::{Readings, read};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Flags of `ferrule status`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  ferrule status
+  ferrule status -o json | jq .readings.drops")]
+pub struct Status {
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub place: Place,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Whole {
+    /// Whether an agent runs and has written all there is.
+    synced: bool,
+    /// The agent's view; null when none is running.
+    agent: Option<AgentReport>,
+    /// The maps; null when there are none.
+    readings: Option<Readings>,
+}
+
+/// Prints the state of this node.
+///
+/// # Errors
+/// There is neither an agent nor a datapath, or one of them can't be read.
+pub fn run(status: &Status) -> Result<()> {
+    let pins = Pins::new(&status.place.bpffs);
+    let agent = ask(&status.place.run_dir)?;
+    let readings = read(&pins)?;
+    if agent.is_none() && readings.is_none() {
+        bail!(
+            "no agent in {} and no maps in {}",
+            status.place.run_dir.display(),
+            pins.root().display()
+        );
+    }
+    let synced = agent.as_ref().is_some_and(|agent| agent.sync.synced);
+    let whole = Whole {
+        synced,
+        agent,
+        readings,
+    };
+    let text = match status.output {
+        Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
+        Output::Table => render(&whole)?,
+    };
+    print!("{text}");
+    Ok(())
+}
+
+fn render(whole: &Whole) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    match &whole.agent {
+        Some(agent) => render_agent(&mut text, agent)?,
+        None => writeln!(
+            text,
+            "Agent: not running; the datapath goes on with what it has."
+        )?,
+    }
+    if let Some(readings) = &whole.readings {
+        render_readings(&mut text, readings)?;
+    }
+    Ok(text)
+}
+
+fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
+    let AgentReport {
+        version,
+        pid,
+        snat_ports: (min, max),
+        sync,
+        devices,
+    } = agent;
+    let state = if sync.synced {
+        "synced"
+    } else {
+        "waiting for the first full list"
+    };
+    writeln!(text, "Agent: {state} (version {version}, process {pid})")?;
+    let addresses: Vec<String> = sync
+        .node
+        .node_port_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let known = if sync.node.known {
+        ""
+    } else {
+        " (no Node object)"
+    };
+    writeln!(
+        text,
+        "Node: {}{known}, NodePorts on {}",
+        sync.node.name,
+        or_none(&addresses.join(", "))
+    )?;
+    writeln!(text, "Masked flows: source ports {min}-{max}")?;
+    writeln!(text, "Services: {}", sync.services)?;
+    let row = |name: &str, count: crate::sync::PerFamily| {
+        [name.to_owned(), count.v4.to_string(), count.v6.to_string()]
+    };
+    let rows = [
+        row("service ports", sync.service_ports),
+        row("frontends", sync.frontends),
+        row("backends", sync.backends),
+    ];
+    write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))?;
+    if let Some(error) = &sync.last_error {
+        writeln!(
+            text,
+            "\nLast error: {error} ({} services waiting for a retry)",
+            sync.pending
+        )?;
+    }
+    render_devices(text, devices)?;
+    render_objects(text, sync)
+}
+
+fn render_devices(
+    text: &mut String,
+    devices: &[crate::datapath::attach::DeviceReport],
+) -> std::fmt::Result {
+    let rows: Vec<[String; 3]> = devices
+        .iter()
+        .map(|device| {
+            let method = device
+                .attached
+                .map(|method| format!("{method:?}").to_lowercase());
+            [
+                device.name.clone(),
+                method.map_or("-".into(), |method| format!("{method} ingress, egress")),
+                device.why_not.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    write!(text, "\n{}", table(["device", "attached", ""], &rows))
+}
+
+fn render_objects(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Result {
+    if !sync.skipped.is_empty() {
+        writeln!(text, "\nSkipped:")?;
+    }
+    for skipped in &sync.skipped {
+        writeln!(
+            text,
+            "  {}: {}: {}",
+            skipped.object, skipped.field, skipped.why
+        )?;
+    }
+    for problem in sync.problems.values().flatten() {
+        writeln!(text, "Problem: {problem}")?;
+    }
+    let rows: Vec<[String; 3]> = sync
+        .maps
+        .iter()
+        .map(|map| {
+            [
+                map.map.clone(),
+                map.used.to_string(),
+                map.capacity.to_string(),
+            ]
+        })
+        .collect();
+    write!(text, "\n{}", table(["map", "used", "of"], &rows))
+}
+
+fn render_readings(text: &mut String, readings: &Readings) -> std::fmt::Result {
+    let flows: Vec<[String; 3]> = readings
+        .flows
+        .iter()
+        .map(|flows| {
+            [
+                flows.map.clone(),
+                flows.used.to_string(),
+                flows.capacity.to_string(),
+            ]
+        })
+        .collect();
+    write!(text, "\n{}", table(["flow table", "rows", "of"], &flows))?;
+    let counted = |counters: &std::collections::BTreeMap<String, u64>| -> Vec<[String; 2]> {
+        counters
+            .iter()
+            .map(|(name, count)| [name.clone(), count.to_string()])
+            .collect()
+    };
+    write!(
+        text,
+        "\n{}",
+        table(["passed", "packets"], &counted(&readings.passed))
+    )?;
+    write!(
+        text,
+        "\n{}",
+        table(["dropped", "packets"], &counted(&readings.drops))
+    )
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}

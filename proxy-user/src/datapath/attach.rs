@@ -1,0 +1,171 @@
+//! The programs on the hooks of devices: first at ingress, last at egress.
+
+mod clsact;
+mod filters;
+mod tcx;
+
+pub use clsact::{detach as detach_filter, remove_qdisc};
+pub use filters::Filters;
+
+use crate::datapath::devices::DeviceEvent;
+use crate::datapath::hook::{Device, Hook, Suitability};
+use crate::datapath::object::program;
+use crate::datapath::pins::Pins;
+use anyhow::Result;
+use aya::Ebpf;
+use aya::programs::{SchedClassifier, TcAttachType};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tracing::{info, warn};
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// As links of their own, with an order among them (Linux 6.6).
+    Tcx,
+    /// As filters of a clsact qdisc.
+    Clsact,
+}
+
+impl Method {
+    /// The best that this kernel has.
+    pub fn probe() -> Self {
+        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+            Ok(_) => Self::Tcx,
+            Err(_) => Self::Clsact,
+        }
+    }
+}
+
+/// Owner of the loaded programs, and of what is attached where.
+pub struct Attacher {
+    programs: Ebpf,
+    pins: Pins,
+    method: Method,
+    devices: BTreeMap<u32, Attached>,
+}
+
+/// A device, and what stood in the way of its hooks.
+struct Attached {
+    device: Device,
+    problem: Option<String>,
+}
+
+/// A device in `ferrule status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// How its programs are attached; `None`: not at all.
+    pub attached: Option<Method>,
+    /// Why not.
+    pub why_not: Option<String>,
+}
+
+impl Attacher {
+    /// Of a loaded object's programs.
+    pub fn new(programs: Ebpf, pins: Pins, method: Method) -> Self {
+        Self {
+            programs,
+            pins,
+            method,
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Follows what happens to the devices.
+    pub fn apply(&mut self, event: DeviceEvent) {
+        match event {
+            DeviceEvent::Present(device) => self.present(device),
+            DeviceEvent::Gone(index) => self.gone(index),
+            DeviceEvent::All(devices) => {
+                let known = self.devices.keys().copied();
+                let before: Vec<u32> = known.chain(self.pins.linked_devices()).collect();
+                for index in before {
+                    if !devices.iter().any(|device| device.index == index) {
+                        self.gone(index);
+                    }
+                }
+                for device in devices {
+                    self.present(device);
+                }
+            }
+        }
+    }
+
+    /// The devices, by index.
+    pub fn report(&self) -> Vec<DeviceReport> {
+        self.devices
+            .values()
+            .map(|attached| self.report_of(attached))
+            .collect()
+    }
+
+    fn report_of(&self, Attached { device, problem }: &Attached) -> DeviceReport {
+        let objection = device.suitability.objection().map(str::to_owned);
+        let why_not = objection.or_else(|| problem.clone());
+        DeviceReport {
+            index: device.index,
+            name: device.name.clone(),
+            attached: why_not.is_none().then_some(self.method),
+            why_not,
+        }
+    }
+
+    fn present(&mut self, device: Device) {
+        if let Some(known) = self.devices.get(&device.index)
+            && known.device == device
+            && known.problem.is_none()
+        {
+            return;
+        }
+        let problem = match device.suitability {
+            Suitability::Suitable => self.attach(&device).err(),
+            Suitability::Loopback | Suitability::Port | Suitability::NotEthernet => {
+                self.detach(&device);
+                None
+            }
+        };
+        let problem = problem.map(|error| format!("{error:#}"));
+        match &problem {
+            Some(problem) => warn!("device {}: {problem}", device.name),
+            None if device.suitability == Suitability::Suitable => {
+                info!("device {}: attached", device.name);
+            }
+            None => {}
+        }
+        self.devices
+            .insert(device.index, Attached { device, problem });
+    }
+
+    /// Egress first: what ingress translates, egress must be able to undo.
+    fn attach(&mut self, device: &Device) -> Result<()> {
+        for hook in [Hook::Egress, Hook::Ingress] {
+            let program = program(&mut self.programs, hook)?;
+            match self.method {
+                Method::Tcx => tcx::attach(program, &self.pins, device, hook)?,
+                Method::Clsact => clsact::attach(program, &self.pins, device, hook)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A device may have been suitable before.
+    fn detach(&self, device: &Device) {
+        self.pins.unlink(device.index);
+        if self.method == Method::Clsact {
+            for hook in Hook::ALL {
+                // Most devices have none.
+                let _ = clsact::detach(device, hook);
+            }
+        }
+    }
+
+    fn gone(&mut self, index: u32) {
+        self.pins.unlink(index);
+        self.devices.remove(&index);
+    }
+}

@@ -1,0 +1,101 @@
+//! Attached as filters of a clsact qdisc, for kernels without tcx.
+//!
+//! Filters stay when the agent ends. They are found again by priority and handle, and replaced in
+//! place.
+
+use crate::datapath::hook::{Device, Hook};
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result};
+use aya::programs::SchedClassifier;
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    qdisc_detach_program,
+};
+use netlink_packet_route::tc::TcHandle as QdiscHandle;
+use tracing::debug;
+
+/// First among the filters at ingress.
+const FIRST: u16 = 1;
+/// Last among the filters at egress.
+const LAST: u16 = u16::MAX;
+/// Tells our filter from others of the same priority: "fe" for Ferrule.
+const HANDLE: TcHandle = TcHandle::new(0, 0xfe);
+const HANDLE_NUMBER: u32 = 0xfe;
+
+const fn priority(hook: Hook) -> u16 {
+    match hook {
+        Hook::Ingress => FIRST,
+        Hook::Egress => LAST,
+    }
+}
+
+/// Puts the program on a hook: in the place of an earlier one of ours, or as a new filter.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    device: &Device,
+    hook: Hook,
+) -> Result<()> {
+    match qdisc_add_clsact(&device.name) {
+        Ok(()) => std::fs::create_dir(pins.qdisc(device.index))
+            .with_context(|| format!("noting the qdisc of {}", device.name))?,
+        // One of ours or of someone else: whether it takes filters at both hooks shows below.
+        Err(error) => debug!("{}: clsact not added: {error}", device.name),
+    }
+    let (kind, priority) = (hook.attach_type(), priority(hook));
+    let filter = SchedClassifierLink::attached(&device.name, kind, priority, HANDLE, None)?;
+    let id = match program.attach_to_link(filter) {
+        Ok(id) => id,
+        Err(_) => {
+            let options = NlOptions {
+                priority,
+                handle: HANDLE,
+                classid: None,
+            };
+            program
+                .attach_with_options(&device.name, kind, TcAttachOptions::Netlink(options))
+                .with_context(|| {
+                    format!(
+                        "adding a filter to {} (a foreign ingress qdisc?)",
+                        hook.name()
+                    )
+                })?
+        }
+    };
+    // aya removes the filter of a link that is dropped.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Whether a filter is ours.
+pub(super) fn is_ours(hook: Hook, priority_of_it: u16, handle: QdiscHandle) -> bool {
+    priority_of_it == priority(hook) && u32::from(handle) == HANDLE_NUMBER
+}
+
+/// Removes our filter from a hook.
+///
+/// # Errors
+/// What the kernel said; there was none, for example.
+pub fn detach(device: &Device, hook: Hook) -> Result<()> {
+    qdisc_detach_program(&device.name, hook.attach_type(), hook.program())
+        .with_context(|| format!("{} of {}", hook.name(), device.name))
+}
+
+/// Removes the clsact qdisc of a device.
+///
+/// # Errors
+/// What the kernel said.
+pub async fn remove_qdisc(ifindex: u32) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
+    let connection = tokio::spawn(connection);
+    let mut request = handle.qdisc().del(ifindex.cast_signed());
+    let message = request.message_mut();
+    message.header.parent = QdiscHandle::CLSACT;
+    message.header.handle = QdiscHandle {
+        major: 0xffff,
+        minor: 0,
+    };
+    let outcome = request.execute().await.context("removing the clsact qdisc");
+    connection.abort();
+    outcome
+}

@@ -1,0 +1,47 @@
+//! Attached as tcx links, which are pinned and outlive the agent.
+
+use crate::datapath::hook::{Device, Hook};
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier};
+
+/// Puts the program on a hook: in the place of an earlier one of ours if there is a pinned link,
+/// without a gap; else first at ingress, last at egress.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    device: &Device,
+    hook: Hook,
+) -> Result<()> {
+    if adopt(program, pins, device, hook).is_ok() {
+        return Ok(());
+    }
+    let path = pins.link(device.index, hook);
+    // The link of an earlier device of this index: there is nothing to adopt.
+    let _ = std::fs::remove_file(&path);
+    let order = match hook {
+        Hook::Ingress => LinkOrder::first(),
+        Hook::Egress => LinkOrder::last(),
+    };
+    let options = TcAttachOptions::TcxOrder(order);
+    let id = program
+        .attach_with_options(&device.name, hook.attach_type(), options)
+        .with_context(|| format!("attaching to {}", hook.name()))?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&path)
+        .with_context(|| format!("pinning {}", path.display()))?;
+    Ok(())
+}
+
+fn adopt(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    device: &Device,
+    hook: Hook,
+) -> Result<SchedClassifierLinkId> {
+    let pinned = PinnedLink::from_pin(pins.link(device.index, hook))?;
+    let link: SchedClassifierLink = FdLink::from(pinned).try_into()?;
+    Ok(program.attach_to_link(link)?)
+}

@@ -1,0 +1,107 @@
+//! The few things for which aya has no call: all `unsafe` of the agent.
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use bytemuck::Pod;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+/// A row as aya's typed maps want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Row<T>(pub T);
+
+// SAFETY: transparent over a type that is plain bytes without padding (bytemuck::Pod).
+unsafe impl<T: Pod> aya::Pod for Row<T> {}
+
+/// How many rows one call reads.
+const BATCH: u32 = 8192;
+
+/// Reads all rows of an array (BPF_MAP_LOOKUP_BATCH, Linux 5.6), by index.
+///
+/// # Errors
+/// What the kernel said to the first call that failed.
+pub fn read_array<T: Pod>(map: BorrowedFd<'_>, length: u32) -> io::Result<Vec<T>> {
+    let mut rows = Vec::with_capacity(length as usize);
+    let mut keys = vec![0u32; BATCH as usize];
+    let mut values = vec![T::zeroed(); BATCH as usize];
+    let mut cursor = None;
+    while rows.len() < length as usize {
+        let (count, next) = lookup_batch(map, cursor, &mut keys, &mut values)?;
+        rows.extend_from_slice(&values[..count]);
+        if count == 0 {
+            break;
+        }
+        cursor = Some(next);
+    }
+    rows.truncate(length as usize);
+    Ok(rows)
+}
+
+/// One batch from `cursor` on; returns how many rows it holds and where the next one starts.
+fn lookup_batch<T: Pod>(
+    map: BorrowedFd<'_>,
+    cursor: Option<u32>,
+    keys: &mut [u32],
+    values: &mut [T],
+) -> io::Result<(usize, u32)> {
+    let mut next = 0u32;
+    let start = cursor.unwrap_or_default();
+    let room = keys.len().min(values.len());
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.batch.in_batch = if cursor.is_some() {
+        &raw const start as u64
+    } else {
+        0
+    };
+    attr.batch.out_batch = &raw mut next as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = u32::try_from(room).unwrap_or(u32::MAX);
+    attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    // SAFETY: the pointers are to live buffers, `count` is no more than either holds; T is plain
+    // bytes, so any row the kernel writes is a valid one. The caller's T has the map's value size.
+    let outcome = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
+    // SAFETY: the kernel has initialised all of the union, as we had.
+    let count = unsafe { attr.batch.count } as usize;
+    match outcome {
+        Ok(()) => Ok((count, next)),
+        // The end: the last rows are there all the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((count, next)),
+        Err(error) => Err(error),
+    }
+}
+
+/// # Safety
+/// Every pointer in `attr` that `command` uses must be valid for it.
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+    // SAFETY: the caller's promise; the size is that of the union.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw mut *attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Waits until every program that is running now has ended: an RCU grace period
+/// (membarrier(2), MEMBARRIER_CMD_GLOBAL).
+///
+/// # Errors
+/// The kernel has no such call (`nohz_full`).
+pub fn wait_for_programs() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    let code = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Devices of the node, and the two hooks that each of them has.
+
+use aya::programs::TcAttachType;
+use serde::{Deserialize, Serialize};
+
+/// One of a device's two hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// Before routing and netfilter.
+    Ingress,
+    /// After them.
+    Egress,
+}
+
+impl Hook {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    /// The name of the program that belongs here.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "ferrule_ingress",
+            Self::Egress => "ferrule_egress",
+        }
+    }
+
+    pub(super) const fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// A network device of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Whether the programs belong on it.
+    pub suitability: Suitability,
+}
+
+/// Whether the programs belong on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suitability {
+    /// Packets of other hosts and pods pass it.
+    Suitable,
+    /// Loopback: nothing that passes it has to be translated.
+    Loopback,
+    /// A port of a bridge or bond: its packets pass the hooks of the device above it.
+    Port,
+    /// It has no Ethernet header, which the programs expect.
+    NotEthernet,
+}
+
+impl Suitability {
+    /// Why not; `None` if it is suitable.
+    pub const fn objection(self) -> Option<&'static str> {
+        match self {
+            Self::Suitable => None,
+            Self::Loopback => Some("loopback"),
+            Self::Port => Some("port of a bridge or bond"),
+            Self::NotEthernet => Some("no Ethernet header"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Everything that Ferrule has set up on a node, found without knowing who set it up and when.
+
+use crate::datapath::attach::{Filters, detach_filter, remove_qdisc};
+use crate::datapath::devices;
+use crate::datapath::hook::{Device, Hook};
+use crate::datapath::pins::{PINNED_MAPS, Pins};
+use anyhow::{Context as _, Result};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One thing to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A pin or another file; a tcx link ends with its pin.
+    File(PathBuf),
+    /// A folder, empty by the time it is removed.
+    Folder(PathBuf),
+    /// A filter of ours in somebody's clsact qdisc.
+    Filter(Device, Hook),
+    /// A clsact qdisc that we added and nobody else uses.
+    Qdisc(Device),
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) | Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Filter(device, hook) => write!(f, "{} filter of {}", hook.name(), device.name),
+            Self::Qdisc(device) => write!(f, "clsact qdisc of {}", device.name),
+        }
+    }
+}
+
+impl Leftover {
+    /// Removes it.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub async fn remove(&self) -> Result<()> {
+        match self {
+            Self::File(path) => std::fs::remove_file(path).context("removing the file"),
+            Self::Folder(path) => std::fs::remove_dir(path).context("removing the folder"),
+            Self::Filter(device, hook) => detach_filter(device, *hook),
+            Self::Qdisc(device) => remove_qdisc(device.index).await,
+        }
+    }
+}
+
+/// What there is, in the order in which it can be removed: programs off the devices first.
+///
+/// # Errors
+/// The devices can't be listed.
+pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
+    let devices = devices::current().await?;
+    let mut found = links(pins);
+    for device in &devices {
+        found.extend(filters(pins, device).await?);
+    }
+    found.extend(files(PINNED_MAPS.iter().map(|name| pins.map(name))));
+    found.extend(folders(
+        pins.own_qdiscs().into_iter().map(|index| pins.qdisc(index)),
+    ));
+    found.extend(folders(pins.folders()));
+    found.extend(files(
+        ["ferrule.sock", "ferrule.lock"].map(|name| run_dir.join(name)),
+    ));
+    found.extend(folders([run_dir.to_owned()]));
+    Ok(found)
+}
+
+fn links(pins: &Pins) -> Vec<Leftover> {
+    let devices = pins.linked_devices().into_iter();
+    files(devices.flat_map(|index| Hook::ALL.map(|hook| pins.link(index, hook))))
+}
+
+async fn filters(pins: &Pins, device: &Device) -> Result<Vec<Leftover>> {
+    let filters = Filters::of(device.index).await?;
+    let mut found: Vec<Leftover> = filters
+        .ours()
+        .map(|hook| Leftover::Filter(device.clone(), hook))
+        .collect();
+    if pins.qdisc(device.index).exists() && !filters.has_foreign() {
+        found.push(Leftover::Qdisc(device.clone()));
+    }
+    Ok(found)
+}
+
+fn files(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Leftover> {
+    paths
+        .into_iter()
+        .filter(|path| path.exists())
+        .map(Leftover::File)
+        .collect()
+}
+
+fn folders(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Leftover> {
+    paths
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .map(Leftover::Folder)
+        .collect()
+}

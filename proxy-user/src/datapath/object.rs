@@ -1,0 +1,184 @@
+//! The BPF object: loaded, with the maps of an earlier run where they fit.
+
+use crate::datapath::bpf::Row;
+use crate::datapath::hook::Hook;
+use crate::datapath::kernel::Kernel;
+use crate::datapath::pins::{PINNED_MAPS, Pins};
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::{Array, MapData, MapInfo};
+use aya::programs::SchedClassifier;
+use aya::{Btf, Ebpf, EbpfLoader};
+use aya_log::{EbpfLogger, Level};
+use proxy_common::{ABI_VERSION, NodeConfig};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// The programs and the definitions of the maps.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bpf"));
+
+/// What the object is loaded with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where maps and links are pinned.
+    pub pins: Pins,
+    /// Rows in each of the two flow maps.
+    pub max_flows: u32,
+    /// Whether the programs log every decision (aya-log); not even a branch when off.
+    pub log_decisions: bool,
+}
+
+/// A loaded object.
+pub struct Loaded {
+    /// The maps.
+    pub kernel: Kernel,
+    /// The programs.
+    pub programs: Ebpf,
+    /// Whether the maps are those of an earlier run.
+    pub adopted: bool,
+}
+
+/// Loads the programs, adopting the pinned maps or pinning new ones.
+///
+/// # Errors
+/// What the kernel refused, with the verifier's words if it was a program.
+pub fn load(options: &Options) -> Result<Loaded> {
+    let root = options.pins.root();
+    options
+        .pins
+        .create()
+        .with_context(|| format!("can't create {} (is bpffs mounted?)", root.display()))?;
+    let adopted = discard_misfits(options)?;
+    let mut programs = load_object(options)?;
+    for hook in Hook::ALL {
+        program(&mut programs, hook)?
+            .load()
+            .with_context(|| format!("loading {}", hook.program()))?;
+    }
+    let kernel = Kernel::open(&options.pins)?;
+    Ok(Loaded {
+        kernel,
+        programs,
+        adopted,
+    })
+}
+
+/// The program of a hook.
+///
+/// # Errors
+/// The object lacks it.
+pub fn program(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier> {
+    let program = programs.program_mut(hook.program());
+    let program = program.ok_or_else(|| anyhow!("the object has no program {}", hook.program()))?;
+    Ok(program.try_into()?)
+}
+
+/// Hands what the programs log to `tracing`, for as long as the future is polled.
+///
+/// # Errors
+/// The programs' ring buffer can't be read.
+pub fn log_decisions(programs: &mut Ebpf) -> Result<impl Future<Output = ()> + use<>> {
+    let mut logger = EbpfLogger::init(programs).context("opening the programs' log")?;
+    let mut interval = tokio::time::interval(LOG_INTERVAL);
+    Ok(async move {
+        loop {
+            interval.tick().await;
+            logger.flush();
+        }
+    })
+}
+
+/// The programs' ring buffer is emptied this often; what does not fit is lost.
+const LOG_INTERVAL: Duration = Duration::from_millis(20);
+
+fn load_object(options: &Options) -> Result<Ebpf> {
+    let level = if options.log_decisions {
+        Level::Debug as u8
+    } else {
+        LOG_OFF
+    };
+    let btf = Btf::from_sys_fs().context("no BTF in this kernel (CONFIG_DEBUG_INFO_BTF)")?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    loader.override_global("AYA_LOG_LEVEL", &level, true);
+    for name in FLOW_MAPS {
+        loader.map_max_entries(name, options.max_flows);
+    }
+    for name in PINNED_MAPS {
+        loader.map_pin_path(name, options.pins.map(name));
+    }
+    loader.load(OBJECT).context("loading the BPF object")
+}
+
+const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+/// Below all of aya_log's levels.
+const LOG_OFF: u8 = 0;
+
+/// Unpins the maps that this object can't use: aya takes whatever is pinned under a map's path,
+/// unchecked. Returns whether all that were there fit.
+///
+/// Programs that are attached keep the old maps and go on with them until they are replaced.
+fn discard_misfits(options: &Options) -> Result<bool> {
+    let wanted = aya_obj::Object::parse(OBJECT).context("parsing the BPF object")?;
+    let mut misfits = Vec::new();
+    let mut found = 0;
+    for name in PINNED_MAPS {
+        let map = wanted
+            .maps
+            .get(name)
+            .ok_or_else(|| anyhow!("the object has no map {name}"))?;
+        let Ok(pinned) = MapInfo::from_pin(options.pins.map(name)) else {
+            continue;
+        };
+        found += 1;
+        if shape_of(&pinned)? != wanted_shape(map, name, options.max_flows) {
+            misfits.push(name);
+        }
+    }
+    if misfits.is_empty() && found > 0 && pinned_version(&options.pins) != Some(ABI_VERSION) {
+        misfits.extend(PINNED_MAPS);
+    }
+    for name in &misfits {
+        warn!("map {name} of an earlier version does not fit and is replaced");
+        let _ = std::fs::remove_file(options.pins.map(name));
+    }
+    if found > 0 && misfits.is_empty() {
+        info!("adopting the maps in {}", options.pins.root().display());
+    }
+    Ok(found == PINNED_MAPS.len() && misfits.is_empty())
+}
+
+/// Type, key size, value size, entries and flags.
+type Shape = (u32, u32, u32, u32, u32);
+
+fn shape_of(map: &MapInfo) -> Result<Shape> {
+    Ok((
+        map.map_type()? as u32,
+        map.key_size(),
+        map.value_size(),
+        map.max_entries(),
+        map.map_flags(),
+    ))
+}
+
+fn wanted_shape(map: &aya_obj::Map, name: &str, max_flows: u32) -> Shape {
+    let entries = if FLOW_MAPS.contains(&name) {
+        max_flows
+    } else {
+        map.max_entries()
+    };
+    (
+        map.map_type(),
+        map.key_size(),
+        map.value_size(),
+        entries,
+        map.map_flags(),
+    )
+}
+
+/// The version of the layouts in the pinned maps; 0 was never written.
+fn pinned_version(pins: &Pins) -> Option<u32> {
+    let data = MapData::from_pin(pins.map("CONFIG")).ok()?;
+    let config: Array<_, Row<NodeConfig>> =
+        aya::maps::Map::from_map_data(data).ok()?.try_into().ok()?;
+    config.get(&0, 0).ok().map(|row| row.0.abi_version)
+}

@@ -1,0 +1,115 @@
+//! The folder on bpffs: what is pinned where.
+//!
+//! ```text
+//! <bpffs>/ferrule/FRONTENDS_V4 ...          maps, by name
+//! <bpffs>/ferrule/links/<ifindex>-ingress   tcx links, one for each device and hook
+//! <bpffs>/ferrule/qdiscs/<ifindex>          folder: the clsact qdisc of this device is ours
+//! ```
+
+use crate::datapath::hook::Hook;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The maps that outlive the agent.
+pub const PINNED_MAPS: [&str; 10] = [
+    "CONFIG",
+    "COUNTERS",
+    "FRONTENDS_V4",
+    "FRONTENDS_V6",
+    "SERVICES",
+    "SLOTS",
+    "BACKENDS_V4",
+    "BACKENDS_V6",
+    "FLOWS_V4",
+    "FLOWS_V6",
+];
+
+/// Paths below one mount of bpffs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Below this mount point.
+    pub fn new(bpffs: &Path) -> Self {
+        Self {
+            root: bpffs.join("ferrule"),
+        }
+    }
+
+    /// The folder that holds everything.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a map is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where the link of a device's hook is pinned.
+    pub fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
+        self.root
+            .join("links")
+            .join(format!("{ifindex}-{}", hook.name()))
+    }
+
+    /// Remembers that a device's clsact qdisc is ours.
+    pub fn qdisc(&self, ifindex: u32) -> PathBuf {
+        self.root.join("qdiscs").join(ifindex.to_string())
+    }
+
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// The folder that can't be made: no bpffs is mounted there, or permission is lacking.
+    pub fn create(&self) -> io::Result<()> {
+        std::fs::create_dir_all(self.root.join("links"))?;
+        std::fs::create_dir_all(self.root.join("qdiscs"))
+    }
+
+    /// The folders, the inner ones first.
+    pub fn folders(&self) -> [PathBuf; 3] {
+        [
+            self.root.join("links"),
+            self.root.join("qdiscs"),
+            self.root.clone(),
+        ]
+    }
+
+    /// The interface indices that have links here.
+    pub fn linked_devices(&self) -> Vec<u32> {
+        let entries = std::fs::read_dir(self.root.join("links"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut devices: Vec<u32> = names
+            .filter_map(|name| name.split_once('-')?.0.parse().ok())
+            .collect();
+        devices.sort_unstable();
+        devices.dedup();
+        devices
+    }
+
+    /// The interface indices whose clsact qdisc is ours.
+    pub fn own_qdiscs(&self) -> Vec<u32> {
+        let entries = std::fs::read_dir(self.root.join("qdiscs"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
+    /// Lets go of a device: a pin is what keeps its programs attached.
+    pub fn unlink(&self, ifindex: u32) {
+        for hook in Hook::ALL {
+            // Not there is as good as removed.
+            let _ = std::fs::remove_file(self.link(ifindex, hook));
+        }
+        let _ = std::fs::remove_dir(self.qdisc(ifindex));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the programs have left in the maps for people to read.
+
+use crate::datapath::bpf::Row;
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result};
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use proxy_common::{AddrV4, AddrV6, Counter, Flow, Tuple};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Counters and flow tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readings {
+    /// Packets let through, by what was done to them.
+    pub passed: BTreeMap<String, u64>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// The two flow tables.
+    pub flows: Vec<FlowFill>,
+}
+
+/// How full a flow table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FlowFill {
+    /// Its name in the kernel.
+    pub map: String,
+    /// Rows in it, two or four for a connection.
+    pub used: usize,
+    /// Rows that fit.
+    pub capacity: u32,
+}
+
+/// Reads them; `None` if no maps are pinned.
+///
+/// # Errors
+/// The map that can't be read.
+pub fn read(pins: &Pins) -> Result<Option<Readings>> {
+    if !pins.map("COUNTERS").exists() {
+        return Ok(None);
+    }
+    let counters = counters(pins)?;
+    let named = |wanted: fn(&Counter) -> bool| {
+        let counters = counters.iter().filter(|(counter, _)| wanted(counter));
+        counters
+            .map(|(counter, count)| (counter.name().to_owned(), *count))
+            .collect()
+    };
+    Ok(Some(Readings {
+        passed: named(|counter| matches!(counter, Counter::Passed(_))),
+        drops: named(|counter| matches!(counter, Counter::Dropped(_))),
+        flows: vec![
+            fill::<AddrV4>(pins, "FLOWS_V4")?,
+            fill::<AddrV6>(pins, "FLOWS_V6")?,
+        ],
+    }))
+}
+
+/// Every counter, summed over the CPUs.
+///
+/// # Errors
+/// `COUNTERS` can't be read.
+pub fn counters(pins: &Pins) -> Result<Vec<(Counter, u64)>> {
+    let counters: PerCpuArray<_, u64> = open(pins, "COUNTERS")?.try_into()?;
+    Counter::all()
+        .map(|counter| Ok((counter, counters.get(&counter.index(), 0)?.iter().sum())))
+        .collect()
+}
+
+fn fill<A: 'static>(pins: &Pins, name: &str) -> Result<FlowFill>
+where
+    Row<Tuple<A>>: Pod,
+    Row<Flow<A>>: Pod,
+{
+    let map = open(pins, name)?;
+    let capacity = MapData::from_pin(pins.map(name))?.info()?.max_entries();
+    let flows: HashMap<_, Row<Tuple<A>>, Row<Flow<A>>> = map.try_into()?;
+    // A row that goes away under the walk ends it early: an estimate is all this is.
+    let used = flows.keys().take_while(Result::is_ok).count();
+    Ok(FlowFill {
+        map: name.into(),
+        used,
+        capacity,
+    })
+}
+
+fn open(pins: &Pins, name: &str) -> Result<Map> {
+    let path = pins.map(name);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(Map::from_map_data(data)?)
+}
