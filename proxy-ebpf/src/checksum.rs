@@ -18,19 +18,24 @@ impl Delta {
         }
     }
 
-    /// The sum in 32 bits; 0 when nothing changes.
+    /// The sum in 32 bits.
     #[inline(always)]
     pub const fn folded(self) -> u32 {
         // Two folds suffice: at most eight words were replaced.
-        let folded = fold64(fold64(self.sum)) as u32;
-        if folded == u32::MAX { 0 } else { folded }
+        fold64(fold64(self.sum)) as u32
     }
 }
 
 /// What undoes a delta.
 #[inline(always)]
 pub const fn negated(delta: u32) -> u32 {
-    if delta == 0 { 0 } else { !delta }
+    !delta
+}
+
+/// Whether a delta changes a sum: one's complement has two zeros.
+#[inline(always)]
+pub const fn is_change(delta: u32) -> bool {
+    delta.wrapping_add(1) > 1
 }
 
 /// The checksum field that was `checksum` after its data changed by `delta`.
@@ -57,8 +62,9 @@ mod tests {
 
     #[test]
     fn no_change_is_no_delta() {
-        assert_eq!(Delta::default().replace(1, 1).replace(2, 2).folded(), 0);
-        assert_eq!(Delta::default().folded(), 0);
+        let unchanged = Delta::default().replace(1, 1).replace(2, 2).folded();
+        assert!(!is_change(unchanged) && !is_change(negated(unchanged)));
+        assert!(is_change(Delta::default().replace(1, 2).folded()));
     }
 
     proptest! {

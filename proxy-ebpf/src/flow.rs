@@ -20,7 +20,7 @@ use crate::service;
 use proxy_common::{BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Tuple};
 
 /// Source ports that are tried for one packet before it is dropped.
-const PROBES: u32 = 32;
+const PROBES: u32 = 16;
 
 /// Whether a known flow may carry this packet. One that may open a connection must not go to a
 /// backend that no longer exists.

@@ -68,7 +68,7 @@ pub fn apply<A: Family, P: Packet>(
     let field = headers.transport + checksum_offset(headers.proto);
     let zero = A::zero_checksum(headers.proto);
     packet.adjust_checksum(field, new.address_delta, Part::PseudoHeader, zero)?;
-    if new.port_delta != 0 {
+    if checksum::is_change(new.port_delta) {
         packet.adjust_checksum(field, new.port_delta, Part::Payload, zero)?;
     }
     Ok(())
