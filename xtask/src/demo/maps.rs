@@ -1,4 +1,5 @@
-//! The pinned maps, as `bpftool map dump` shows them, shortened.
+//! The pinned maps, as `bpftool map dump` shows them, shortened; only addresses and ports, which
+//! are words in network order, are spelled out.
 
 use crate::cluster::Node;
 use crate::command;
@@ -6,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 const NAMES: [&str; 10] = [
@@ -31,7 +33,7 @@ const LOOKED_AT: usize = 2000;
 pub(super) fn show(node: &Node) -> Result<String> {
     let folder = node.paths().bpffs.join("ferrule");
     let mut text = format!(
-        "maps of {}, by bpftool map dump pinned {}/NAME\n",
+        "maps of {}, by bpftool map dump pinned {}/NAME\n(shortened; bpftool shows addresses and ports as words in network order)\n",
         node.name(),
         folder.display()
     );
@@ -43,7 +45,9 @@ pub(super) fn show(node: &Node) -> Result<String> {
         let kind = about["type"].as_str().unwrap_or("unknown");
         let _ = writeln!(text, "  {name} ({kind}, room for {})", about["max_entries"]);
         for row in first_rows(&path)? {
-            let _ = writeln!(text, "    {}", shorten(&plain(&row)));
+            for line in wrap(&row_text(&row)) {
+                let _ = writeln!(text, "    {line}");
+            }
         }
     }
     Ok(text)
@@ -105,17 +109,24 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
+fn row_text(row: &Value) -> String {
+    let value = row.get("value").or_else(|| row.get("values"));
+    format!(
+        "{} = {}",
+        plain(&row["key"]),
+        value.map_or_else(String::new, plain)
+    )
+}
+
 /// JSON without quotes; a struct with one field is that field.
 fn plain(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("[{}]", join(values.iter().map(plain))),
-        Value::Object(fields) if fields.len() == 1 && !fields.contains_key("value") => {
-            fields.values().map(plain).collect()
-        }
+        Value::Object(fields) if fields.len() == 1 => fields.values().map(plain).collect(),
         Value::Object(fields) => {
             let fields = fields
                 .iter()
-                .map(|(name, value)| format!("{name}: {}", plain(value)));
+                .map(|(name, value)| format!("{name}: {}", field(name, value)));
             format!("{{{}}}", join(fields))
         }
         Value::String(text) => text.clone(),
@@ -123,33 +134,91 @@ fn plain(value: &Value) -> String {
     }
 }
 
+fn field(name: &str, value: &Value) -> String {
+    let spelled = match name {
+        "address" | "src" | "dst" => address(value),
+        "port" | "sport" | "dport" => number(value).and_then(|word| {
+            let word = u16::try_from(word).ok()?;
+            Some(u16::from_be(word).to_string())
+        }),
+        _ => None,
+    };
+    spelled.unwrap_or_else(|| plain(value))
+}
+
+fn address(value: &Value) -> Option<String> {
+    if let Some(word) = number(value) {
+        return Some(Ipv4Addr::from(word.to_ne_bytes()).to_string());
+    }
+    let words: Vec<u32> = inner(value).as_array()?.iter().filter_map(number).collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let bytes: [u8; 16] = bytes.try_into().ok()?;
+    Some(Ipv6Addr::from(bytes).to_string())
+}
+
+/// What a struct of one field holds.
+fn inner(value: &Value) -> &Value {
+    match value {
+        Value::Object(fields) if fields.len() == 1 => fields.values().next().map_or(value, inner),
+        other => other,
+    }
+}
+
+fn number(value: &Value) -> Option<u32> {
+    inner(value)
+        .as_u64()
+        .and_then(|number| u32::try_from(number).ok())
+}
+
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= WIDTH {
-        return text.to_owned();
+/// At most two lines that fit; what does not is cut off.
+fn wrap(text: &str) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= WIDTH {
+        return vec![text.to_owned()];
     }
-    let start: String = text.chars().take(WIDTH - 2).collect();
-    format!("{start}..")
+    let break_at = characters[..WIDTH]
+        .iter()
+        .rposition(|character| *character == ' ');
+    let (first, rest) = characters.split_at(break_at.map_or(WIDTH, |place| place + 1));
+    let mut second: String = rest.iter().take(WIDTH - 4).collect();
+    if rest.len() > WIDTH - 4 {
+        second.push_str("..");
+    }
+    let first: String = first.iter().collect();
+    vec![first.trim_end().to_owned(), format!("  {second}")]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn rows_are_shown_plainly_and_empty_ones_are_not() {
-        let row = serde_json::json!({"key": {"__0": 7}, "value": {"port": 80, "kind": [0, 1]}});
-        assert_eq!(plain(&row), "{key: 7, value: {kind: [0, 1], port: 80}}");
+        let port = 80u16.to_be();
+        let word = u32::from_ne_bytes([10, 96, 0, 10]);
+        let row = json!({"key": {"port": {"word": port}, "src": {"word": word}}, "value": {"only": [0, 1]}});
+        assert_eq!(row_text(&row), "{port: 80, src: 10.96.0.10} = [0, 1]");
         assert!(holds_something(&row));
-        let counters = serde_json::json!({"key": 1, "values": [{"cpu": 1, "value": 0}]});
+        let counters = json!({"key": 1, "values": [{"cpu": 1, "value": 0}]});
         assert!(!holds_something(&counters));
     }
 
     #[test]
+    fn ipv6_addresses_are_spelled_out() {
+        let mut words = [0xfd00_0010u32.to_be(), 0, 0, 1u32.to_be()];
+        words[1] = 0x0096_0000u32.to_be();
+        assert_eq!(address(&json!(words)), Some("fd00:10:96::1".to_owned()));
+    }
+
+    #[test]
     fn long_rows_end_at_the_edge_of_the_terminal() {
-        assert_eq!(shorten(&"x".repeat(500)).len(), WIDTH);
+        let lines = wrap(&"word ".repeat(100));
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.len() <= WIDTH));
     }
 }

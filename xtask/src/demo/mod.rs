@@ -61,7 +61,8 @@ pub fn run(options: &Options) -> Result<()> {
     let binary = stage::build()?;
     let stage = Stage::set(&binary)?;
     println!("\n{}", picture::draw(&stage));
-    let outcomes = questions::ask_all(&stage, options.connections)?;
+    let outcomes =
+        questions::ask_all(&stage, options.connections).inspect_err(|_| stage.print_logs())?;
     println!("{}", questions::report(&outcomes));
     println!("{}", maps::show(stage.cluster.node(1))?);
     let wrong: Vec<String> = outcomes

@@ -102,6 +102,13 @@ impl Stage {
         Ok(())
     }
 
+    /// What the agents logged, for whoever looks into a failure.
+    pub(super) fn print_logs(&self) {
+        for (agent, node) in self.agents.iter().zip(self.cluster.nodes()) {
+            eprintln!("log of the agent of {}:\n{}", node.name(), agent.log());
+        }
+    }
+
     /// Leaves everything up, with servers that outlive this process, and says how to use it.
     pub(super) fn keep(self, binary: &Path) -> Result<()> {
         println!("{}", instructions(&self, binary));
