@@ -34,7 +34,8 @@ fn build() -> Result<(), String> {
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     run(compiler(&sources, &out.join("bpf-target"))?)?;
-    for object in ["ferrule-bpf"] {
+    // The second is what the benchmarks load; the library embeds only the first.
+    for object in ["ferrule-bpf", "ferrule-bench"] {
         let built = out
             .join("bpf-target")
             .join(TARGET)

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData, MapError, MapInfo};
 use bytemuck::{Pod, Zeroable};
 use proxy_common::{
-    AddrV4, AddrV6, Address, Backend, Frontend, FrontendKey, NodeConfig, ServiceWord,
+    AddrV4, AddrV6, Address, Backend, Frontend, FrontendKey, NodeConfig, RegionHeader, ServiceWord,
 };
 use std::io;
 use std::os::fd::AsFd as _;
@@ -59,6 +59,21 @@ impl Kernel {
             Op::PutService { id, word } => self.put_service(*id, *word),
             Op::ClearService { id } => self.put_service(*id, ServiceWord::NONE),
         }
+    }
+
+    /// As far as services point: regions don't overlap, so the last one that starts is the last that
+    /// ends.
+    fn dump_slots(&self, services: &[(u32, ServiceWord)]) -> Result<Vec<u32>, Error> {
+        let starts = services.iter().map(|(_, word)| word.region());
+        let Some(last) = starts.max() else {
+            return Ok(Vec::new());
+        };
+        // A row that can't be read is out of bounds, and so is the region.
+        let backends = self.slots.get(&last.saturating_add(1), 0).unwrap_or(0);
+        let end = last
+            .saturating_add(RegionHeader::WORDS)
+            .saturating_add(backends);
+        read(&self.pins, Map::Slots, end.min(self.capacity.slots))
     }
 
     fn put_region(&mut self, start: u32, words: &[u32]) -> Result<(), Error> {
@@ -131,8 +146,8 @@ where
             .map_err(|error| failed(self.names[0], error))
     }
 
-    fn dump_backends(&self, pins: &Pins) -> Result<Vec<(u32, Backend<A>)>, Error> {
-        let rows: Vec<Backend<A>> = read(pins, self.names[1])?;
+    fn dump_backends(&self, pins: &Pins, length: u32) -> Result<Vec<(u32, Backend<A>)>, Error> {
+        let rows: Vec<Backend<A>> = read(pins, self.names[1], length)?;
         Ok((0..)
             .zip(rows)
             .filter(|(_, row)| row.generation != 0)
@@ -140,19 +155,15 @@ where
     }
 }
 
-/// All rows of an array; `T` is what its values are.
-fn read<T: Pod>(pins: &Pins, map: Map) -> Result<Vec<T>, Error> {
-    let what = || format!("reading {map}");
-    let failed = |error| Error::Syscall {
-        what: what(),
-        source: source_of(error),
-    };
-    let data = MapData::from_pin(pins.map(map.name())).map_err(failed)?;
-    let length = data.info().map_err(failed)?.max_entries();
-    read_array(data.fd().as_fd(), length).map_err(|source| Error::Syscall {
-        what: what(),
+/// The first `length` rows of an array; `T` is what its values are.
+fn read<T: Pod>(pins: &Pins, map: Map, length: u32) -> Result<Vec<T>, Error> {
+    let failed = |source| Error::Syscall {
+        what: format!("reading {map}"),
         source,
-    })
+    };
+    let data = MapData::from_pin(pins.map(map.name()));
+    let data = data.map_err(|error| failed(source_of(error)))?;
+    read_array(data.fd().as_fd(), length).map_err(failed)
 }
 
 fn capacity(pins: &Pins) -> Capacity {
@@ -175,17 +186,22 @@ impl Datapath for Kernel {
     }
 
     fn dump(&mut self) -> Result<Dump, Error> {
-        let words: Vec<u64> = read(&self.pins, Map::Services)?;
+        let words: Vec<u64> = read(&self.pins, Map::Services, self.capacity.services)?;
         let services = (0..).zip(words.into_iter().map(ServiceWord::from_word));
+        let services: Vec<(u32, ServiceWord)> = services
+            .filter(|(_, word)| *word != ServiceWord::NONE)
+            .collect();
         Ok(Dump {
             frontends_v4: self.v4.dump_frontends()?,
             frontends_v6: self.v6.dump_frontends()?,
-            services: services
-                .filter(|(_, word)| *word != ServiceWord::NONE)
-                .collect(),
-            slots: read(&self.pins, Map::Slots)?,
-            backends_v4: self.v4.dump_backends(&self.pins)?,
-            backends_v6: self.v6.dump_backends(&self.pins)?,
+            slots: self.dump_slots(&services)?,
+            services,
+            backends_v4: self
+                .v4
+                .dump_backends(&self.pins, self.capacity.backends_v4)?,
+            backends_v6: self
+                .v6
+                .dump_backends(&self.pins, self.capacity.backends_v6)?,
         })
     }
 

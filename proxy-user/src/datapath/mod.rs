@@ -1,7 +1,7 @@
 //! The kernel as the sync loop sees it: maps that can be read once and written op by op.
 
 pub mod attach;
-mod bpf;
+pub mod bpf;
 pub mod devices;
 pub mod fake;
 pub mod hook;

@@ -70,6 +70,11 @@ impl Scenario {
         }
     }
 
+    /// Whether the maps' sizes matter to it.
+    pub(crate) fn has_capacity(&self) -> bool {
+        self.steps.iter().any(|step| step.what == "capacity")
+    }
+
     pub(crate) fn all() -> Vec<String> {
         let files = fs::read_dir(folder()).unwrap().map(|it| it.unwrap().path());
         let texts = files.filter(|path| path.extension().is_some_and(|it| it == "txt"));

@@ -1,0 +1,284 @@
+//! The programs in this machine's kernel, with maps of their own, run on packets by
+//! BPF_PROG_TEST_RUN.
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use proxy_common::{AddrV4, AddrV6, Counter, Flow, Hook, Tuple};
+use proxy_ebpf::testing::{FamilyTables, World, run_hook};
+use proxy_ebpf::{DropReason, Fate};
+use proxy_user::datapath::bpf::Row;
+use proxy_user::datapath::kernel::Kernel;
+use proxy_user::datapath::object::{self, Options};
+use proxy_user::datapath::pins::Pins;
+use proxy_user::datapath::readings::counters;
+use proxy_user::datapath::{Datapath as _, FamilyOp, Op, hook};
+use proxy_user::tables::Family;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Loaded programs; the maps' pins go away with the value.
+pub(crate) struct Loaded {
+    folder: PathBuf,
+    pins: Pins,
+    programs: Ebpf,
+    kernel: Kernel,
+    /// What was written of the world, to be taken back.
+    written: Vec<Op>,
+}
+
+impl Loaded {
+    /// With empty maps.
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = own_folder(name);
+        let pins = Pins::new(&folder);
+        let options = Options {
+            pins: pins.clone(),
+            max_flows: 65536,
+            log_decisions: false,
+        };
+        let object::Loaded {
+            kernel, programs, ..
+        } = object::load(&options).expect("the programs load: run as root, with bpffs mounted");
+        Self {
+            folder,
+            pins,
+            programs,
+            kernel,
+            written: Vec::new(),
+        }
+    }
+
+    /// The maps once more, as another owner would open them.
+    pub(crate) fn open_maps(&self) -> Kernel {
+        Kernel::open(&self.pins).expect("the maps are pinned")
+    }
+
+    /// Makes the service maps those of a world.
+    pub(crate) fn write(&mut self, world: &World) {
+        let undo: Vec<Op> = self.written.drain(..).rev().collect();
+        self.apply(&undo);
+        let mut ops = family_ops(&world.v4);
+        ops.extend(family_ops(&world.v6));
+        ops.extend(world.slots.iter().map(|(start, word)| Op::PutRegion {
+            start: *start,
+            words: vec![*word],
+        }));
+        ops.extend(world.services.iter().map(|(id, word)| Op::PutService {
+            id: *id,
+            word: *word,
+        }));
+        self.apply(&ops);
+        self.written = ops.iter().filter_map(undone).collect();
+        self.kernel
+            .configure(&world.config)
+            .expect("CONFIG is written");
+    }
+
+    fn apply(&mut self, ops: &[Op]) {
+        let (_, outcome) = self.kernel.apply(ops);
+        outcome.expect("the world is written");
+    }
+
+    /// Forgets all flows.
+    pub(crate) fn clear_flows(&self) {
+        self.clear::<AddrV4>("FLOWS_V4");
+        self.clear::<AddrV6>("FLOWS_V6");
+    }
+
+    fn clear<A: Family>(&self, name: &str)
+    where
+        Row<Tuple<A>>: aya::Pod,
+        Row<Flow<A>>: aya::Pod,
+    {
+        let mut flows = self.open::<A>(name);
+        let keys: Vec<Row<Tuple<A>>> = flows.keys().flatten().collect();
+        for key in keys {
+            flows.remove(&key).expect("a flow is removed");
+        }
+    }
+
+    /// The flows of both families, as the programs have left them.
+    pub(crate) fn flows(&self) -> (Flows<AddrV4>, Flows<AddrV6>) {
+        (
+            self.rows::<AddrV4>("FLOWS_V4"),
+            self.rows::<AddrV6>("FLOWS_V6"),
+        )
+    }
+
+    fn rows<A: Family>(&self, name: &str) -> Flows<A>
+    where
+        Row<Tuple<A>>: aya::Pod,
+        Row<Flow<A>>: aya::Pod,
+    {
+        let rows = self.open::<A>(name);
+        rows.iter()
+            .flatten()
+            .map(|(tuple, flow)| (tuple.0, flow.0))
+            .collect()
+    }
+
+    fn open<A: Family>(&self, name: &str) -> HashMap<MapData, Row<Tuple<A>>, Row<Flow<A>>>
+    where
+        Row<Tuple<A>>: aya::Pod,
+        Row<Flow<A>>: aya::Pod,
+    {
+        let data = MapData::from_pin(self.pins.map(name)).expect("the flow map is pinned");
+        Map::from_map_data(data)
+            .and_then(TryInto::try_into)
+            .expect("it is a flow map")
+    }
+
+    /// Runs the program of a hook on a packet.
+    pub(crate) fn run(&mut self, hook: Hook, packet: &[u8]) -> (Fate, Vec<u8>) {
+        let before = counters(&self.pins).expect("COUNTERS can be read");
+        let mut output = vec![0; packet.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut output),
+            ..TestRunOptions::new()
+        };
+        let result = self
+            .program(hook)
+            .test_run(options)
+            .expect("the program runs");
+        output.truncate(result.data_size_out as usize);
+        let after = counters(&self.pins).expect("COUNTERS can be read");
+        let counted: Vec<Counter> = before
+            .iter()
+            .zip(&after)
+            .filter(|((_, before), (_, after))| before != after)
+            .map(|((counter, _), _)| *counter)
+            .collect();
+        let [counter] = counted[..] else {
+            panic!("one packet was counted as {counted:?}");
+        };
+        (fate(counter, result.return_value), output)
+    }
+
+    fn program(&mut self, hook: Hook) -> &mut SchedClassifier {
+        let hook = match hook {
+            Hook::Ingress => hook::Hook::Ingress,
+            Hook::Egress => hook::Hook::Egress,
+        };
+        object::program(&mut self.programs, hook).expect("the object has the program")
+    }
+
+    /// Runs a packet in the kernel and in memory, and wants the same of both.
+    pub(crate) fn run_both(
+        &mut self,
+        world: &mut World,
+        hook: Hook,
+        packet: &[u8],
+    ) -> (Fate, Vec<u8>) {
+        let expected = run_hook(world, hook, packet);
+        let actual = self.run(hook, packet);
+        assert_eq!(
+            actual.0, expected.0,
+            "kernel and memory differ in what becomes of {packet:?}"
+        );
+        if actual.0.is_ok() {
+            assert_eq!(
+                actual.1, expected.1,
+                "kernel and memory differ in the bytes of {packet:?}"
+            );
+        }
+        actual
+    }
+
+    /// Wants the same flows in the kernel and in memory.
+    pub(crate) fn assert_flows(&self, world: &World, place: &str) {
+        let (v4, v6) = self.flows();
+        assert_eq!(v4, world.v4.flows, "IPv4 flows, {place}");
+        assert_eq!(v6, world.v6.flows, "IPv6 flows, {place}");
+    }
+}
+
+pub(crate) type Flows<A> = BTreeMap<Tuple<A>, Flow<A>>;
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        remove(&self.folder);
+    }
+}
+
+/// The action must be the one that belongs to what was counted.
+fn fate(counter: Counter, action: u32) -> Fate {
+    const TC_ACT_UNSPEC: u32 = u32::MAX;
+    const TC_ACT_SHOT: u32 = 2;
+    match counter {
+        Counter::Passed(verdict) => {
+            assert_eq!(action, TC_ACT_UNSPEC, "{verdict:?}");
+            Ok(verdict)
+        }
+        Counter::Dropped(reason) => {
+            assert_eq!(action, TC_ACT_SHOT, "{reason:?}");
+            Err::<_, DropReason>(reason)
+        }
+    }
+}
+
+fn family_ops<A: Family>(tables: &FamilyTables<A>) -> Vec<Op> {
+    let backends = tables
+        .backends
+        .iter()
+        .map(|(id, row)| FamilyOp::PutBackend { id: *id, row: *row });
+    let frontends = tables
+        .frontends
+        .iter()
+        .map(|(key, row)| FamilyOp::PutFrontend {
+            key: *key,
+            row: *row,
+        });
+    backends.chain(frontends).map(A::op).collect()
+}
+
+/// What takes an op back; regions may stay, nothing points there.
+fn undone(op: &Op) -> Option<Op> {
+    fn family<A>(op: &FamilyOp<A>) -> Option<FamilyOp<A>>
+    where
+        proxy_common::FrontendKey<A>: Copy,
+    {
+        match op {
+            FamilyOp::PutBackend { id, .. } => Some(FamilyOp::ClearBackend { id: *id }),
+            FamilyOp::PutFrontend { key, .. } => Some(FamilyOp::DeleteFrontend { key: *key }),
+            FamilyOp::DeleteFrontend { .. } | FamilyOp::ClearBackend { .. } => None,
+        }
+    }
+    match op {
+        Op::V4(op) => family(op).map(Op::V4),
+        Op::V6(op) => family(op).map(Op::V6),
+        Op::PutService { id, .. } => Some(Op::ClearService { id: *id }),
+        Op::PutRegion { .. } | Op::ClearService { .. } => None,
+    }
+}
+
+const BPFFS: &str = "/sys/fs/bpf";
+const PREFIX: &str = "ferrule-test-";
+
+/// A folder on bpffs for this test; those of processes that are gone are removed.
+fn own_folder(name: &str) -> PathBuf {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "running programs in the kernel needs root"
+    );
+    for entry in std::fs::read_dir(BPFFS)
+        .expect("bpffs is mounted")
+        .flatten()
+    {
+        let folder = entry.file_name().to_string_lossy().into_owned();
+        let owner = folder
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse().ok());
+        if owner.is_some_and(|pid: u32| !Path::new("/proc").join(pid.to_string()).exists()) {
+            remove(&entry.path());
+        }
+    }
+    Path::new(BPFFS).join(format!("{PREFIX}{}-{name}", std::process::id()))
+}
+
+fn remove(folder: &Path) {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).expect("pins can be removed");
+    }
+}
