@@ -1,0 +1,20 @@
+//! The object of the benchmarks: what the datapath is compared with, and what replays a packet.
+//!
+//! BPF_PROG_TEST_RUN runs a program again and again on one packet, as the run before has left it. The
+//! `replay` programs give the packet its headers back and jump to the program under test; the `vary`
+//! programs also make it another client's. The rest is what is compared: `yardstick` does what every
+//! translation must and nothing else, `rewrite`, `look_up` and `choose` are both sides of decisions
+//! that docs/performance.md explains.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+#[path = "../bpf/mod.rs"]
+mod bpf;
+
+#[cfg(target_arch = "bpf")]
+#[path = "../bpf/bench/mod.rs"]
+mod bench;
+
+/// On the host the object is nothing: `benches/packet.rs` of proxy-user loads and measures it.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,42 @@
+//! Decision: direct access to packets, or copies by helpers. The same parser and the same rewrite.
+
+use super::copied::Copied;
+use super::{DONE, FAILED};
+use crate::bpf::maps::Maps;
+use crate::bpf::skb::Skb;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use bytemuck::Zeroable as _;
+use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Verdict};
+use proxy_ebpf::nat::{self, Translation};
+use proxy_ebpf::packet::Packet;
+use proxy_ebpf::parse::{self, LONGEST_HEADERS};
+
+#[classifier]
+fn rewrite_direct(context: TcContext) -> i32 {
+    rewrite(&mut Skb::new(&context))
+}
+
+#[classifier]
+fn rewrite_copied(context: TcContext) -> i32 {
+    rewrite(&mut Copied::new(&context))
+}
+
+/// Gives the packet another destination; any will do, and so will any deltas.
+#[inline(always)]
+fn rewrite<P: Packet>(packet: &mut P) -> i32 {
+    packet.make_readable(LONGEST_HEADERS);
+    let Ok(headers) = parse::ipv4(packet) else {
+        return FAILED;
+    };
+    let backend = (AddrV4::from_be(0x0100_f40a), Port::new(8080));
+    let to = headers.tuple.with_dst(backend);
+    let flow = Flow::new(FlowRole::Dnat, &to, (0x1234, 0x5678), BackendRef::zeroed());
+    match nat::apply(packet, &headers, &Translation::known(&flow)) {
+        Ok(()) => {
+            Maps.count(Ok(Verdict::Established));
+            DONE
+        }
+        Err(_) => FAILED,
+    }
+}

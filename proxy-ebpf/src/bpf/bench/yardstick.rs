@@ -1,0 +1,104 @@
+//! What every translation of a packet must cost: one look-up and the rewrite, nothing else.
+
+use super::{DONE, FAILED};
+use crate::bpf::maps::Maps;
+use crate::bpf::skb::Skb;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};
+use proxy_ebpf::checksum;
+use proxy_ebpf::kernel::Kernel;
+use proxy_ebpf::packet::{Packet, Part, Zero};
+
+/// An IPv4 header without options (RFC 791) and the ports of what follows.
+#[repr(C)]
+struct Ipv4 {
+    first: [u32; 2],
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    addresses: [AddrV4; 2],
+    ports: [Port; 2],
+    transport: [u32; 4],
+}
+
+/// An IPv6 header (RFC 8200) and the ports of what follows.
+#[repr(C)]
+struct Ipv6 {
+    first: [u32; 2],
+    addresses: [AddrV6; 2],
+    ports: [Port; 2],
+    transport: [u32; 4],
+}
+
+#[classifier]
+fn yardstick_v4(context: TcContext) -> i32 {
+    done(v4(&context))
+}
+
+#[classifier]
+fn yardstick_v6(context: TcContext) -> i32 {
+    done(v6(&context))
+}
+
+#[inline(always)]
+fn v4(context: &TcContext) -> Option<Result<(), DropReason>> {
+    let packet = headers::<Ipv4>(context)?;
+    let ([src, dst], [sport, dport]) = (packet.addresses, packet.ports);
+    let key = Tuple::new(Proto::Tcp, (src, sport), (dst, dport));
+    let flow: &Flow<AddrV4> = Maps.flow(&key)?;
+    packet.checksum = checksum::adjusted(packet.checksum, flow.address_delta);
+    packet.addresses = [flow.src, flow.dst];
+    packet.ports = [flow.sport, flow.dport];
+    let field = Skb::NETWORK + 20 + 16;
+    Some(adjust(
+        context,
+        field,
+        (flow.address_delta, flow.port_delta),
+    ))
+}
+
+#[inline(always)]
+fn v6(context: &TcContext) -> Option<Result<(), DropReason>> {
+    let packet = headers::<Ipv6>(context)?;
+    let ([src, dst], [sport, dport]) = (packet.addresses, packet.ports);
+    let key = Tuple::new(Proto::Tcp, (src, sport), (dst, dport));
+    let flow: &Flow<AddrV6> = Maps.flow(&key)?;
+    packet.ports = [flow.sport, flow.dport];
+    let addresses = [flow.src, flow.dst];
+    let deltas = (flow.address_delta, flow.port_delta);
+    if let Err(reason) = Skb::new(context).store_uncovered(Skb::NETWORK + 8, addresses) {
+        return Some(Err(reason));
+    }
+    let field = Skb::NETWORK + 40 + 16;
+    Some(adjust(context, field, deltas))
+}
+
+#[inline(always)]
+fn adjust(context: &TcContext, field: usize, deltas: (u32, u32)) -> Result<(), DropReason> {
+    let mut packet = Skb::new(context);
+    packet.adjust_checksum(field, deltas.0, Part::PseudoHeader, Zero::Sum)?;
+    if checksum::is_change(deltas.1) {
+        packet.adjust_checksum(field, deltas.1, Part::Payload, Zero::Sum)?;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn headers<T>(context: &TcContext) -> Option<&mut T> {
+    let start = context.data() + Skb::NETWORK;
+    if start + size_of::<T>() > context.data_end() {
+        return None;
+    }
+    // SAFETY: bounds were checked, every bit pattern is a valid T. It may be unaligned, which the
+    // kernel allows in packets wherever the machine does.
+    Some(unsafe { &mut *(start as *mut T) })
+}
+
+#[inline(always)]
+fn done(outcome: Option<Result<(), DropReason>>) -> i32 {
+    match outcome {
+        Some(Ok(())) => DONE,
+        Some(Err(_)) | None => FAILED,
+    }
+}
