@@ -127,7 +127,7 @@ fn install_linker(toolchain: Toolchain) -> Result<String> {
         LINKER_VERSION,
     ]);
     if toolchain != Toolchain::Nightly {
-        install(&DEBIAN_LLVM)?;
+        install(&DEBIAN_LLVM).context("no bpf-linker, and what builds it can't be installed")?;
         cargo
             .args(["--no-default-features", "--features", "llvm-22"])
             .env("LLVM_PREFIX", LLVM_PREFIX);

@@ -18,7 +18,7 @@ pub use compiler::Toolchain;
 #[command(after_help = "Examples:
   cargo xtask setup
 
-Run it as often as you like: what is there is left alone. All other commands call it first.")]
+Run it as often as you like: what is there is left alone. test, demo and bench call it first.")]
 pub struct Options {}
 
 /// Something that tests and commands may need.

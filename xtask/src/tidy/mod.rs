@@ -82,6 +82,8 @@ fn violations(root: &Path, sources: &[Source]) -> Result<Vec<Violation>> {
 mod tests {
     #[test]
     fn the_repository_is_tidy() {
-        super::run(&super::Options {}).unwrap();
+        if let Err(error) = super::run(&super::Options {}) {
+            panic!("{error}, see above");
+        }
     }
 }
