@@ -1,0 +1,108 @@
+//! Services by the thousands: one port, two backends on other nodes, one of each family.
+
+use proxy_common::{
+    ABI_VERSION, AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality,
+    NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, ServiceWord,
+};
+use proxy_user::datapath::{FamilyOp, Op};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Backends of a service, for each family.
+pub(crate) const BACKENDS: u32 = 2;
+/// The header of a region, and the ids of its backends.
+const REGION: u32 = 2 + BACKENDS;
+const GENERATION: u32 = 1;
+
+/// Address of the first service, the others follow.
+pub(crate) const FIRST_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 0);
+/// The same for IPv6.
+pub(crate) const FIRST_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0);
+/// Port of all services.
+pub(crate) const PORT: u16 = 80;
+
+/// Addresses of pods; clients are from here, so they are not masked.
+const PODS_V4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 0);
+const PODS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0);
+const BACKENDS_V4: Ipv4Addr = Ipv4Addr::new(10, 245, 0, 0);
+const BACKENDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x245, 0, 0, 0, 0, 0);
+
+/// The row of `CONFIG`.
+pub(crate) fn config() -> NodeConfig {
+    NodeConfig {
+        abi_version: ABI_VERSION,
+        snat_port_min: Port::new(1024),
+        snat_port_max: Port::new(29999),
+        v4: NodeFamilyV4 {
+            masquerade: v4(Ipv4Addr::new(172, 31, 1, 2), 0),
+            cluster_cidr: v4(PODS_V4, 0),
+            cluster_mask: v4(Ipv4Addr::new(255, 255, 0, 0), 0),
+        },
+        v6: NodeFamilyV6 {
+            masquerade: v6(Ipv6Addr::new(0xfd00, 0x172, 0x31, 1, 0, 0, 0, 2), 0),
+            cluster_cidr: v6(PODS_V6, 0),
+            cluster_mask: v6(Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0), 0),
+        },
+    }
+}
+
+/// All rows of so many services. IPv4 has the service ids from 1 on, IPv6 those above.
+pub(crate) fn ops(services: u32) -> Vec<Op> {
+    let families = (1..=services).flat_map(|number| {
+        [
+            of_family(
+                number,
+                number,
+                Op::V4,
+                |id| v4(BACKENDS_V4, id),
+                v4(FIRST_V4, number - 1),
+            ),
+            of_family(
+                number,
+                services + number,
+                Op::V6,
+                |id| v6(BACKENDS_V6, id),
+                v6(FIRST_V6, number - 1),
+            ),
+        ]
+    });
+    families.flatten().collect()
+}
+
+fn of_family<A: proxy_common::Address>(
+    number: u32,
+    service: u32,
+    op: fn(FamilyOp<A>) -> Op,
+    backend: impl Fn(u32) -> A,
+    address: A,
+) -> Vec<Op> {
+    let ids = (number - 1) * BACKENDS + 1..=number * BACKENDS;
+    let row = |id| Backend::new(backend(id), Port::new(8080), Locality::Remote, GENERATION);
+    let mut ops: Vec<Op> = ids
+        .clone()
+        .map(|id| op(FamilyOp::PutBackend { id, row: row(id) }))
+        .collect();
+    let start = (service - 1) * REGION;
+    ops.push(Op::PutRegion {
+        start,
+        words: [GENERATION, BACKENDS].into_iter().chain(ids).collect(),
+    });
+    ops.push(Op::PutService {
+        id: service,
+        word: ServiceWord::new(start, GENERATION),
+    });
+    ops.push(op(FamilyOp::PutFrontend {
+        key: FrontendKey::new(address, Port::new(PORT), Proto::Tcp),
+        row: Frontend::new(service, FrontendKind::ClusterIp),
+    }));
+    ops
+}
+
+fn v4(base: Ipv4Addr, offset: u32) -> AddrV4 {
+    AddrV4::from_be((base.to_bits() + offset).to_be())
+}
+
+fn v6(base: Ipv6Addr, offset: u32) -> AddrV6 {
+    let bits = base.to_bits() + u128::from(offset);
+    let word = |index: u32| ((bits >> (96 - 32 * index)) as u32).to_be();
+    AddrV6::from_be([word(0), word(1), word(2), word(3)])
+}
