@@ -56,7 +56,7 @@ pub(crate) fn merge(all: &mut Vec<Outcome>, round: Vec<Outcome>) {
 /// `a` by `b` in the middle one of all rounds.
 pub(crate) fn ratio(a: &Samples, b: &Samples) -> f64 {
     let ratios = a.0.iter().zip(&b.0).map(|(a, b)| a / b);
-    Samples(ratios.collect()).median()
+    Samples(ratios.collect()).quantile(0.5)
 }
 
 /// The samples of this name.
@@ -69,7 +69,7 @@ pub(crate) fn samples<'a>(outcomes: &'a [Outcome], name: &str) -> Result<&'a Sam
 
 /// Median, and in brackets the middle half and the least.
 pub(crate) fn cell(samples: &Samples) -> String {
-    let median = samples.median();
+    let median = samples.quantile(0.5);
     let decimals = usize::from(median < 1000.0);
     format!(
         "{median:5.decimals$} ({:.0}-{:.0}, {:.0})",

@@ -13,9 +13,4 @@ impl Samples {
         let index = (share * last as f64).round() as usize;
         sorted.get(index).copied().unwrap_or_default()
     }
-
-    /// The one in the middle.
-    pub(crate) fn median(&self) -> f64 {
-        self.quantile(0.5)
-    }
 }

@@ -38,6 +38,15 @@ pub struct AgentReport {
     pub devices: Vec<DeviceReport>,
 }
 
+impl AgentReport {
+    /// Whether all there is has been written, and programs are attached wherever they belong.
+    pub fn is_synced(&self) -> bool {
+        // Loopback at least is always there, once the devices have been listed.
+        let attached = |device: &DeviceReport| device.attached.is_some() || !device.is_suitable;
+        self.sync.synced && !self.devices.is_empty() && self.devices.iter().all(attached)
+    }
+}
+
 /// Where the socket is.
 pub(super) fn socket(run_dir: &Path) -> PathBuf {
     run_dir.join("ferrule.sock")

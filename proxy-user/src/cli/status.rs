@@ -36,7 +36,7 @@ pub enum Output {
 /// What is printed as JSON.
 #[derive(Serialize)]
 struct Whole {
-    /// Whether an agent runs and has written all there is.
+    /// Whether an agent runs, has written all there is and attached its programs wherever they belong.
     synced: bool,
     /// The agent's view; null when none is running.
     agent: Option<AgentReport>,
@@ -59,7 +59,7 @@ pub fn run(status: &Status) -> Result<()> {
             pins.root().display()
         );
     }
-    let synced = agent.as_ref().is_some_and(|agent| agent.sync.synced);
+    let synced = agent.as_ref().is_some_and(AgentReport::is_synced);
     let whole = Whole {
         synced,
         agent,
@@ -96,10 +96,10 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         sync,
         devices,
     } = agent;
-    let state = if sync.synced {
+    let state = if agent.is_synced() {
         "synced"
     } else {
-        "waiting for the first full list"
+        "at work: not everything is written or attached"
     };
     writeln!(text, "Agent: {state} (version {version}, process {pid})")?;
     let addresses: Vec<String> = sync

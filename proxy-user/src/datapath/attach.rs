@@ -59,6 +59,8 @@ pub struct DeviceReport {
     pub index: u32,
     /// Interface name.
     pub name: String,
+    /// Whether programs belong there.
+    pub is_suitable: bool,
     /// How its programs are attached; `None`: not at all.
     pub attached: Option<Method>,
     /// Why not.
@@ -110,6 +112,7 @@ impl Attacher {
         DeviceReport {
             index: device.index,
             name: device.name.clone(),
+            is_suitable: device.suitability == Suitability::Suitable,
             attached: why_not.is_none().then_some(self.method),
             why_not,
         }

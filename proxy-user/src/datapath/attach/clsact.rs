@@ -7,9 +7,9 @@ use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result};
 use aya::programs::SchedClassifier;
+use aya::programs::links::Link as _;
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
-    qdisc_detach_program,
 };
 use netlink_packet_route::tc::TcHandle as QdiscHandle;
 use tracing::debug;
@@ -77,8 +77,15 @@ pub(super) fn is_ours(hook: Hook, priority_of_it: u16, handle: QdiscHandle) -> b
 /// # Errors
 /// What the kernel said; there was none, for example.
 pub fn detach(device: &Device, hook: Hook) -> Result<()> {
-    qdisc_detach_program(&device.name, hook.attach_type(), hook.program())
-        .with_context(|| format!("{} of {}", hook.name(), device.name))
+    SchedClassifierLink::attached(
+        &device.name,
+        hook.attach_type(),
+        priority(hook),
+        HANDLE,
+        None,
+    )?
+    .detach()
+    .with_context(|| format!("{} of {}", hook.name(), device.name))
 }
 
 /// Removes the clsact qdisc of a device.

@@ -1,0 +1,84 @@
+//! Other people's programs on a device: our own ones once more, with maps of their own that know no
+//! services, so that they count what they are shown and let it through.
+
+use aya::Ebpf;
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::{LinkOrder, TcAttachType};
+use proxy_user::datapath::hook::Hook;
+use proxy_user::datapath::object::{self, Options, program};
+use proxy_user::datapath::pins::Pins;
+use proxy_user::datapath::readings::counters;
+use std::path::Path;
+use xtask::cluster::Namespace;
+
+pub(crate) struct Foreign {
+    pins: Pins,
+    programs: Ebpf,
+}
+
+const HOOKS: [(Hook, TcAttachType); 2] = [
+    (Hook::Ingress, TcAttachType::Ingress),
+    (Hook::Egress, TcAttachType::Egress),
+];
+
+impl Foreign {
+    /// With maps in a folder of bpffs.
+    pub(crate) fn load(bpffs: &Path) -> Self {
+        let pins = Pins::new(bpffs);
+        let options = Options {
+            pins: pins.clone(),
+            max_flows: 1024,
+            log_decisions: false,
+        };
+        let loaded = object::load(&options).expect("the programs load");
+        Self {
+            pins,
+            programs: loaded.programs,
+        }
+    }
+
+    /// As links: behind everybody at ingress, before everybody at egress.
+    pub(crate) fn attach_links(&mut self, place: &Namespace, device: &str) {
+        let attach = || {
+            for (hook, kind) in HOOKS {
+                let order = match hook {
+                    Hook::Ingress => LinkOrder::last(),
+                    Hook::Egress => LinkOrder::first(),
+                };
+                let program = program(&mut self.programs, hook).unwrap();
+                let options = TcAttachOptions::TcxOrder(order);
+                program.attach_with_options(device, kind, options).unwrap();
+            }
+        };
+        place.run(attach).unwrap();
+    }
+
+    /// As filters in a clsact qdisc, which is made if there is none.
+    pub(crate) fn attach_filters(&mut self, place: &Namespace, device: &str, priority: u16) {
+        let attach = || {
+            // There may be one.
+            let _ = qdisc_add_clsact(device);
+            for (hook, kind) in HOOKS {
+                let program = program(&mut self.programs, hook).unwrap();
+                let handle = TcHandle::new(0, 7);
+                let options = NlOptions {
+                    priority,
+                    handle,
+                    classid: None,
+                };
+                let options = TcAttachOptions::Netlink(options);
+                program.attach_with_options(device, kind, options).unwrap();
+            }
+        };
+        place.run(attach).unwrap();
+    }
+
+    /// How many packets both programs have seen.
+    pub(crate) fn seen(&self) -> u64 {
+        counters(&self.pins)
+            .unwrap()
+            .iter()
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
