@@ -174,7 +174,7 @@ fn widest_gap(taken: &[RangeInclusive<u16>]) -> RangeInclusive<u16> {
         .iter()
         .map(|range| (u32::from(*range.start()), u32::from(*range.end())));
     for (start, end) in ends.chain([(0x1_0000, 0x1_0000)]) {
-        let width = best.as_ref().map_or(0, |range| range.len());
+        let width = best.as_ref().map_or(0, ExactSizeIterator::len);
         if start > next && (start - next) as usize > width {
             best = Some(next as u16..=(start - 1) as u16);
         }

@@ -2,18 +2,20 @@
 
 #[path = "netns/foreign.rs"]
 mod foreign;
+#[path = "netns/installed.rs"]
+mod installed;
 #[path = "netns/stage.rs"]
 mod stage;
 
 use foreign::Foreign;
-use proxy_user::datapath::devices;
+use installed::{links, programs_attached, qdiscs};
 use proxy_user::datapath::leftovers::find;
 use proxy_user::datapath::pins::Pins;
 use stage::{BINARY, PATIENCE, SHORT, Stage, ask, eventually, expect_all, family};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
-use xtask::cluster::{Namespace, Pod, Protocol};
+use xtask::cluster::{Pod, Protocol};
 use xtask::traffic::{tcp_open, tcp_transfer, udp_ask};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
@@ -125,8 +127,8 @@ fn pods_in_the_hosts_network_answer_too() {
 #[test]
 fn traffic_goes_on_when_the_agent_is_killed_and_the_next_one_adopts_it() {
     let mut stage = Stage::new(&[]);
-    let links = links(&stage, 1);
-    assert!(!links.is_empty(), "links are pinned");
+    let before = links(&stage, 1);
+    assert!(!before.is_empty(), "links are pinned");
     let [v4, v6] = [0, 1].map(|index| stage.cluster_ips()[index]);
     let mut open: Vec<_> = [v4, v6]
         .map(|to| tcp_open(stage.shell.namespace(), to, PATIENCE).expect("a connection opens"))
@@ -141,27 +143,11 @@ fn traffic_goes_on_when_the_agent_is_killed_and_the_next_one_adopts_it() {
     stage.start_agent(1);
     open.iter_mut()
         .for_each(|connection| assert!(connection.echo(b"adopted").is_ok(), "it goes on"));
-    assert_eq!(self::links(&stage, 1), links, "the same links as before");
+    assert_eq!(links(&stage, 1), before, "the same links as before");
     expect_service(&stage);
     let left = stage.web[1..].to_vec();
     stage.set_backends(&left);
     stage.assert_undisturbed();
-}
-
-/// Ids of the pinned links of a node, in the order of their names.
-fn links(stage: &Stage, node: u8) -> Vec<u32> {
-    let folder = stage.cluster.node(node).paths().bpffs.join("ferrule/links");
-    let mut pins: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|pin| pin.unwrap().path())
-        .collect();
-    pins.sort();
-    let id = |path| {
-        aya::programs::links::PinnedLink::from_pin(path).map(aya::programs::links::FdLink::from)
-    };
-    pins.iter()
-        .map(|path| id(path).unwrap().info().unwrap().id())
-        .collect()
 }
 
 #[test]
@@ -329,7 +315,7 @@ fn cleanup_leaves_a_qdisc_that_others_use() {
         .run(|| {
             found
                 .iter()
-                .for_each(|leftover| runtime.block_on(leftover.remove()).unwrap())
+                .for_each(|leftover| runtime.block_on(leftover.remove()).unwrap());
         })
         .unwrap();
     let filters = place
@@ -339,32 +325,6 @@ fn cleanup_leaves_a_qdisc_that_others_use() {
         filters.contains("pref 7") && !filters.contains("pref 1 "),
         "{filters}"
     );
-}
-
-fn qdiscs(place: &Namespace) -> String {
-    place.command("tc", &["qdisc", "show"]).unwrap()
-}
-
-fn programs_attached(place: &Namespace) -> bool {
-    let attached = place.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let devices = runtime.block_on(devices::current()).unwrap();
-        devices.iter().any(|device| {
-            [
-                aya::programs::TcAttachType::Ingress,
-                aya::programs::TcAttachType::Egress,
-            ]
-            .into_iter()
-            .any(|kind| {
-                let query = aya::programs::SchedClassifier::query_tcx(&device.name, kind);
-                query.is_ok_and(|(_, programs)| !programs.is_empty())
-            })
-        })
-    });
-    attached.unwrap()
 }
 
 #[test]

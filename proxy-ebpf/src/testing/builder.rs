@@ -70,7 +70,7 @@ impl PacketBuilder {
     /// With IPv4 options, a multiple of four bytes.
     pub fn options(self, options: &[u8]) -> Self {
         assert!(
-            options.len() % 4 == 0 && options.len() <= 40,
+            options.len().is_multiple_of(4) && options.len() <= 40,
             "IPv4 options"
         );
         Self {
@@ -176,10 +176,10 @@ impl PacketBuilder {
         let mut bytes = Vec::new();
         match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                bytes.extend([src.octets(), dst.octets()].concat())
+                bytes.extend([src.octets(), dst.octets()].concat());
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                bytes.extend([src.octets(), dst.octets()].concat())
+                bytes.extend([src.octets(), dst.octets()].concat());
             }
             (src, dst) => panic!("{src} and {dst} are of two families"),
         }

@@ -1,5 +1,6 @@
 //! Other people's programs on a device: our own ones once more, with maps of their own that know no
 //! services, so that they count what they are shown and let it through.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use aya::Ebpf;
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};

@@ -1,4 +1,5 @@
 //! A cluster with agents and one service, and questions to it.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use proxy_common::Address as _;
 use proxy_user::datapath::Datapath as _;
