@@ -19,12 +19,12 @@ mod hooks {
 
     #[classifier]
     pub fn ferrule_ingress(context: TcContext) -> i32 {
-        action(pipeline::ingress(&mut Skb::new(&context), &mut Maps))
+        action(pipeline::ingress(&mut Skb::new(context), &mut Maps))
     }
 
     #[classifier]
     pub fn ferrule_egress(context: TcContext) -> i32 {
-        action(pipeline::egress(&mut Skb::new(&context), &mut Maps))
+        action(pipeline::egress(&mut Skb::new(context), &mut Maps))
     }
 
     /// Never TC_ACT_OK: it would end the chain before other people's programs have run.
@@ -33,7 +33,7 @@ mod hooks {
         Maps.count(fate);
         match fate {
             Ok(_) => TC_ACT_UNSPEC,
-            Err(_) => TC_ACT_SHOT as i32,
+            Err(_) => TC_ACT_SHOT,
         }
     }
 }
