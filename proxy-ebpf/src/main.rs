@@ -2,7 +2,11 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(unreachable_pub, reason = "entry points are found by their symbols")
+    expect(
+        unreachable_pub,
+        clippy::needless_pass_by_value,
+        reason = "entry points are found by their symbols and called by the macro"
+    )
 )]
 
 #[cfg(target_arch = "bpf")]
@@ -19,12 +23,12 @@ mod hooks {
 
     #[classifier]
     pub fn ferrule_ingress(context: TcContext) -> i32 {
-        action(pipeline::ingress(&mut Skb::new(context), &mut Maps))
+        action(pipeline::ingress(&mut Skb::new(&context), &mut Maps))
     }
 
     #[classifier]
     pub fn ferrule_egress(context: TcContext) -> i32 {
-        action(pipeline::egress(&mut Skb::new(context), &mut Maps))
+        action(pipeline::egress(&mut Skb::new(&context), &mut Maps))
     }
 
     /// Never TC_ACT_OK: it would end the chain before other people's programs have run.

@@ -13,6 +13,8 @@ use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use std::fs::{DirBuilder, File, TryLockError};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +30,7 @@ pub fn run(run: &Run) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let _lock = lock(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -103,12 +106,10 @@ fn settings(run: &Run) -> Result<Settings> {
     })
 }
 
-/// Flows remember a generation: after a restart with new maps another one must not look the same.
+/// Flows remember a generation: after a restart another backend must not look the same.
 fn first_generation() -> u32 {
-    let since = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default();
-    (since.as_millis() as u32).max(1)
+    let random = RandomState::new().build_hasher().finish() as u32;
+    random.max(1)
 }
 
 /// Attaches the programs to devices as they come. New maps are filled first: programs of an earlier

@@ -397,3 +397,36 @@ fn two_agents_on_one_node_are_one_too_many() {
     });
     expect_service(&stage);
 }
+
+#[test]
+fn maps_of_another_size_are_replaced_without_losing_the_service() {
+    let mut stage = Stage::new(&[]);
+    stage.take_agent(1).kill().unwrap();
+    // The default is another size than the stage's.
+    let mut agent = stage
+        .cluster
+        .node(1)
+        .start_agent(Path::new(BINARY), &[])
+        .unwrap();
+    agent.wait_synced(PATIENCE).unwrap();
+    assert!(
+        agent.log().contains("FLOWS_V4 of an earlier version"),
+        "{}",
+        agent.log()
+    );
+    stage.agents[0] = Some(agent);
+    expect_service(&stage);
+}
+
+#[test]
+fn decisions_are_logged_if_that_is_wanted() {
+    let stage = Stage::new(&["--log-decisions"]);
+    let to = stage.cluster_ips();
+    for to in &to {
+        ask(&stage.shell, Protocol::Tcp, *to, PATIENCE).unwrap();
+    }
+    eventually("the log tells of both questions", || {
+        let log = stage.agent(1).log();
+        log.contains("-> 10.96.0.10:80") && log.contains("-> fd00:10:96::10:80")
+    });
+}

@@ -110,9 +110,9 @@ macro_rules! kernel_of_family {
 
             #[inline(always)]
             fn decided(&self, tuple: &Tuple<$addr>, fate: Fate) {
-                aya_log_ebpf::debug!(
+                aya_log_ebpf::info!(
                     self,
-                    "{} {:i}:{} -> {:i}:{}: {}",
+                    "protocol {} {:i}:{} -> {:i}:{}: counter {}",
                     tuple.proto_number(),
                     <$std>::from(bytemuck::cast::<_, [u8; size_of::<$addr>()]>(tuple.src)),
                     tuple.sport.number(),

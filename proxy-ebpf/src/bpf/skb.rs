@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes};
 use aya_ebpf::programs::TcContext;
-use aya_ebpf::programs::sk_buff::SkBuff;
 use bytemuck::Pod;
 use proxy_common::DropReason;
 use proxy_ebpf::packet::{Packet, Part, Zero};
@@ -19,10 +18,10 @@ pub struct Skb {
 impl Skb {
     /// Of the context that a tc program is called with.
     #[inline(always)]
-    pub fn new(context: TcContext) -> Self {
-        let TcContext { skb } = context;
-        let SkBuff { skb } = skb;
-        Self { skb }
+    pub fn new(context: &TcContext) -> Self {
+        Self {
+            skb: context.skb.skb,
+        }
     }
 
     #[inline(always)]

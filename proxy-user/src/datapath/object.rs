@@ -4,11 +4,12 @@ use crate::datapath::bpf::Row;
 use crate::datapath::hook::Hook;
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{Array, MapData, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use proxy_common::{ABI_VERSION, NodeConfig};
 use std::time::Duration;
 use tracing::{info, warn};
@@ -42,11 +43,7 @@ pub struct Loaded {
 /// # Errors
 /// What the kernel refused, with the verifier's words if it was a program.
 pub fn load(options: &Options) -> Result<Loaded> {
-    let root = options.pins.root();
-    options
-        .pins
-        .create()
-        .with_context(|| format!("can't create {} (is bpffs mounted?)", root.display()))?;
+    prepare(&options.pins)?;
     let adopted = discard_misfits(options)?;
     let mut programs = load_object(options)?;
     for hook in Hook::ALL {
@@ -60,6 +57,22 @@ pub fn load(options: &Options) -> Result<Loaded> {
         programs,
         adopted,
     })
+}
+
+/// Makes the folder of pins, on bpffs and nowhere else: elsewhere nothing can be pinned, and the
+/// kernel's words for that say nothing.
+fn prepare(pins: &Pins) -> Result<()> {
+    let root = pins.root();
+    let mount = root.parent().unwrap_or(root);
+    let kind = statfs(mount).with_context(|| format!("can't use {}", mount.display()))?;
+    if kind.filesystem_type() != BPF_FS_MAGIC {
+        bail!(
+            "{path} is not bpffs: mount it (mount -t bpf bpf {path}), or name another by --bpffs",
+            path = mount.display()
+        );
+    }
+    pins.create()
+        .with_context(|| format!("can't make {}", root.display()))
 }
 
 /// The program of a hook.
@@ -92,7 +105,7 @@ const LOG_INTERVAL: Duration = Duration::from_millis(20);
 
 fn load_object(options: &Options) -> Result<Ebpf> {
     let level = if options.log_decisions {
-        Level::Debug as u8
+        Level::Info as u8
     } else {
         LOG_OFF
     };
