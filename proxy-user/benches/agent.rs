@@ -55,14 +55,11 @@ fn main() -> Result<()> {
     println!("Milliseconds, {} services.\n", options.services);
     println!("{:44}{:>6}{:>9}{:>9}{:>9}", "", "N", "p50", "p99", "most");
     row("manifest changed -> map row changed", &manifest);
-    row("veth asked for -> kernel has answered", &devices.there);
-    row(
-        "veth asked for -> programs on both hooks",
-        &devices.attached,
-    );
+    row("veth appeared -> program on egress", &devices.egress);
+    row("veth appeared -> programs on both hooks", &devices.both);
     println!();
     verdict("manifest to map", MANIFEST, &manifest);
-    verdict("device to programs", DEVICE, &devices.attached);
+    verdict("device to programs", DEVICE, &devices.both);
     Ok(())
 }
 

@@ -2,63 +2,64 @@
 
 use super::stats::Samples;
 use super::{LIMIT, POLL};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
-use rtnetlink::{Handle, LinkVeth, new_connection};
+use std::fs::read_to_string;
+use std::thread;
 use std::time::{Duration, Instant};
 use xtask::cluster::{Cluster, Namespace};
 
-/// Milliseconds from the request for a device on.
+/// Milliseconds from the moment that a device is there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
-    /// Until the kernel has answered that it is there.
-    pub(crate) there: Samples,
-    /// Until both hooks have a program.
-    pub(crate) attached: Samples,
+    /// Until egress has a program.
+    pub(crate) egress: Samples,
+    /// Until ingress has one, too.
+    pub(crate) both: Samples,
 }
 
-/// Makes so many devices on the node, one after the other. Both ends of a veth are the agent's work;
-/// what counts is the end that a node keeps.
+/// Makes so many devices on the node, one after the other, each the end of a veth whose other end is
+/// somewhere else, as CNI plugins do it for pods.
 pub(crate) fn measure(cluster: &Cluster, runs: u32) -> Result<Times> {
-    let place = cluster.node(1).namespace();
+    let (node, pod) = (cluster.node(1).namespace(), cluster.client().namespace());
     let mut times = Times::default();
     for run in 0..runs {
         let name = format!("bench{run}");
-        let (there, attached) = place.run(|| inside(&name))??;
-        times.there.0.push(there);
-        times.attached.0.push(attached);
-        remove(place, &name)?;
+        let make = format!(
+            "link add {name} type veth peer name {name} netns {}\n",
+            node.name()
+        );
+        let (egress, both) = thread::scope(|scope| {
+            let watcher = scope.spawn(|| node.run(|| watch(&name)));
+            pod.ip(&make)?;
+            watcher
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+        })?;
+        times.egress.0.push(egress);
+        times.both.0.push(both);
+        remove(node, &name)?;
     }
     Ok(times)
 }
 
-fn inside(name: &str) -> Result<(f64, f64)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = new_connection()?;
-        tokio::spawn(connection);
-        one(&handle, name).await
-    })
+/// Waits in the node's namespace for the device, then for its programs.
+fn watch(name: &str) -> Result<(f64, f64)> {
+    let entry = format!("{name}:");
+    wait(|| Ok(read_to_string("/proc/thread-self/net/dev")?.contains(&entry)))?;
+    let egress = wait(|| has_program(name, TcAttachType::Egress))?;
+    let ingress = wait(|| has_program(name, TcAttachType::Ingress))?;
+    Ok((egress, egress + ingress))
 }
 
-async fn one(handle: &Handle, name: &str) -> Result<(f64, f64)> {
-    let device = LinkVeth::new(name, &format!("{name}p")).build();
+/// Milliseconds until it is done.
+fn wait(done: impl Fn() -> Result<bool>) -> Result<f64> {
     let start = Instant::now();
-    let since = || start.elapsed().as_secs_f64() * 1000.0;
-    handle
-        .link()
-        .add(device)
-        .execute()
-        .await
-        .context("making a veth")?;
-    let there = since();
-    while !(has_program(name, TcAttachType::Egress)? && has_program(name, TcAttachType::Ingress)?) {
-        ensure!(start.elapsed() < LIMIT, "{name}: no programs in {LIMIT:?}");
-        std::thread::sleep(POLL);
+    while !done()? {
+        ensure!(start.elapsed() < LIMIT, "nothing happens in {LIMIT:?}");
+        thread::sleep(POLL);
     }
-    Ok((there, since()))
+    Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
 fn has_program(name: &str, hook: TcAttachType) -> Result<bool> {
@@ -66,9 +67,9 @@ fn has_program(name: &str, hook: TcAttachType) -> Result<bool> {
     Ok(!programs.is_empty())
 }
 
-fn remove(place: &Namespace, name: &str) -> Result<()> {
-    place.ip(&format!("link delete {name}\n"))?;
+fn remove(node: &Namespace, name: &str) -> Result<()> {
+    node.ip(&format!("link delete {name}\n"))?;
     // The agent takes note of that, too.
-    std::thread::sleep(Duration::from_millis(20));
+    thread::sleep(Duration::from_millis(20));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Decision: a service's backends in a region of an array, or hashed by service and slot.
 
-use super::state::{State, state};
+use super::state::state;
 use super::{DONE, FAILED};
 use crate::bpf::maps::Maps;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
