@@ -25,6 +25,7 @@ const HOOKS: [(Hook, TcAttachType); 2] = [
 impl Foreign {
     /// With maps in a folder of bpffs.
     pub(crate) fn load(bpffs: &Path) -> Self {
+        std::fs::create_dir(bpffs).unwrap();
         let pins = Pins::new(bpffs);
         let options = Options {
             pins: pins.clone(),

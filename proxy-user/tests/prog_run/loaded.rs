@@ -274,7 +274,10 @@ fn own_folder(name: &str) -> PathBuf {
             remove(&entry.path());
         }
     }
-    Path::new(BPFFS).join(format!("{PREFIX}{}-{name}", std::process::id()))
+    let folder = format!("{PREFIX}{}-{name}", std::process::id());
+    let folder = Path::new(BPFFS).join(folder);
+    std::fs::create_dir(&folder).expect("the folder is new");
+    folder
 }
 
 fn remove(folder: &Path) {
