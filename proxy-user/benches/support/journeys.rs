@@ -70,14 +70,15 @@ fn full_tables(labs: &mut [Lab], tables: &mut Tables, effort: Effort) -> Result<
             lab.measure(&fill, MAX_FLOWS / 5)?;
         }
     }
+    let effort = Effort {
+        repeat: effort.repeat / 5,
+        ..effort
+    };
     for _ in 0..effort.rounds {
         for family in Family::ALL {
             for (lab, table) in labs.iter_mut().zip(&mut *tables) {
                 let trials = varied(family, lab.services, [FULL, FULL_SPREAD]);
-                merge(
-                    &mut table[family as usize],
-                    round(lab, &trials, few_flows(effort))?,
-                );
+                merge(&mut table[family as usize], round(lab, &trials, effort)?);
             }
         }
     }
