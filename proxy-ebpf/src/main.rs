@@ -3,9 +3,8 @@
 #![cfg_attr(
     target_arch = "bpf",
     expect(
-        unreachable_pub,
         clippy::needless_pass_by_value,
-        reason = "entry points are found by their symbols and called by the macro"
+        reason = "entry points are called by the macro"
     )
 )]
 
@@ -22,12 +21,12 @@ mod hooks {
     use proxy_ebpf::{Fate, pipeline};
 
     #[classifier]
-    pub fn ferrule_ingress(context: TcContext) -> i32 {
+    fn ferrule_ingress(context: TcContext) -> i32 {
         action(pipeline::ingress(&mut Skb::new(&context), &mut Maps))
     }
 
     #[classifier]
-    pub fn ferrule_egress(context: TcContext) -> i32 {
+    fn ferrule_egress(context: TcContext) -> i32 {
         action(pipeline::egress(&mut Skb::new(&context), &mut Maps))
     }
 

@@ -6,6 +6,13 @@
 //! translation must and nothing else, `rewrite`, `look_up` and `choose` are both sides of decisions
 //! that docs/performance.md explains.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::needless_pass_by_value,
+        reason = "entry points are called by the macro"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 #[path = "../bpf/mod.rs"]

@@ -36,12 +36,12 @@ static FLOWS_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 262144> = LruHashMap::n
 static FLOWS_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 262144> = LruHashMap::new();
 
 /// The maps as the library sees them.
-pub struct Maps;
+pub(crate) struct Maps;
 
 impl Maps {
     /// Adds one to what this packet came to.
     #[inline(always)]
-    pub fn count(&self, fate: Fate) {
+    pub(crate) fn count(&self, fate: Fate) {
         if let Some(counter) = COUNTERS.get_ptr_mut(Counter::from(fate).index()) {
             // SAFETY: non-null, aligned and of this size by the map's definition; the row is this
             // CPU's own, and a tc program does not interrupt itself.

@@ -1,7 +1,7 @@
 //! All that touches the kernel directly; every `unsafe` of this crate is here.
 
-pub mod maps;
-pub mod skb;
+pub(crate) mod maps;
+pub(crate) mod skb;
 
 /// Lets the kernel's GPL-only helpers be used.
 #[unsafe(link_section = "license")]

@@ -11,14 +11,14 @@ use proxy_ebpf::packet::{Packet, Part, Zero};
 const ETHERNET: usize = 14;
 
 /// A socket buffer that starts with an Ethernet header.
-pub struct Skb {
+pub(crate) struct Skb {
     skb: *mut __sk_buff,
 }
 
 impl Skb {
     /// Of the context that a tc program is called with.
     #[inline(always)]
-    pub fn new(context: &TcContext) -> Self {
+    pub(crate) fn new(context: &TcContext) -> Self {
         Self {
             skb: context.skb.skb,
         }

@@ -33,10 +33,10 @@ fn choose_regions(_context: TcContext) -> i32 {
 fn choose_hashed(_context: TcContext) -> i32 {
     choose(|service| {
         // SAFETY: nobody writes while the benchmark measures.
-        let [backends, _] = *unsafe { HASHED_SLOTS.get(&[service, 0]) }?;
+        let [backends, _] = *unsafe { HASHED_SLOTS.get([service, 0]) }?;
         let slot = 1 + <Maps as Kernel<AddrV4>>::random_below(&Maps, backends);
         // SAFETY: as above.
-        let [_, port] = *unsafe { HASHED_SLOTS.get(&[service, slot]) }?;
+        let [_, port] = *unsafe { HASHED_SLOTS.get([service, slot]) }?;
         Some(port)
     })
 }

@@ -33,7 +33,7 @@ fn look_up_16(_context: TcContext) -> i32 {
     look_up(|state, row| {
         let key = [row, ADDRESS, PORTS, state.salt];
         // SAFETY: nobody writes while the benchmark measures.
-        unsafe { KEYS_16.get(&key) }.is_some_and(|value| value[0] == row)
+        unsafe { KEYS_16.get(key) }.is_some_and(|value| value[0] == row)
     })
 }
 
@@ -45,7 +45,7 @@ fn look_up_40(_context: TcContext) -> i32 {
             src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], PORTS, state.salt,
         ];
         // SAFETY: as above.
-        unsafe { KEYS_40.get(&key) }.is_some_and(|value| value[0] == row)
+        unsafe { KEYS_40.get(key) }.is_some_and(|value| value[0] == row)
     })
 }
 

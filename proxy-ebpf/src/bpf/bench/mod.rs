@@ -15,7 +15,7 @@ use aya_ebpf::programs::TcContext;
 /// What the product's programs return for a packet that they let through.
 const DONE: i32 = TC_ACT_UNSPEC;
 /// Something did not go as planned; the benchmark stops.
-const FAILED: i32 = TC_ACT_SHOT as i32;
+const FAILED: i32 = TC_ACT_SHOT;
 
 #[classifier]
 fn empty(_context: TcContext) -> i32 {

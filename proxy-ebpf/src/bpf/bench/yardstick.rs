@@ -85,7 +85,7 @@ fn adjust(context: &TcContext, field: usize, deltas: (u32, u32)) -> Result<(), D
 }
 
 #[inline(always)]
-fn headers<T>(context: &TcContext) -> Option<&mut T> {
+fn headers<'a, T>(context: &TcContext) -> Option<&'a mut T> {
     let start = context.data() + Skb::NETWORK;
     if start + size_of::<T>() > context.data_end() {
         return None;
