@@ -1,6 +1,8 @@
 //! Time that the agent takes to follow: manifests to maps, devices to hooks. See
 //! docs/performance.md.
 
+#[path = "support/frames.rs"]
+mod frames;
 #[path = "support/manifest.rs"]
 mod manifest;
 #[path = "support/stats.rs"]
@@ -13,6 +15,7 @@ use clap::Parser;
 use stats::Samples;
 use std::path::Path;
 use std::time::Duration;
+use veth::Times;
 use xtask::cluster::Cluster;
 
 /// What does not happen in this time does not happen.
@@ -27,7 +30,8 @@ const DEVICE: f64 = 20.0;
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   cargo xtask bench agent
-  cargo xtask bench agent -- --quick --services 1000")]
+  cargo xtask bench agent -- --quick --services 1000
+  cargo xtask bench agent -- --attach clsact")]
 struct Options {
     /// 30 measurements instead of 200.
     #[arg(long)]
@@ -35,6 +39,9 @@ struct Options {
     /// Services that there are, each in two manifests of its own.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     services: u16,
+    /// How the agent attaches its programs.
+    #[arg(long, value_name = "METHOD", default_value = "auto", value_parser = ["auto", "tcx", "clsact"])]
+    attach: String,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -46,21 +53,31 @@ fn main() -> Result<()> {
     let cluster = Cluster::create(1)?;
     manifest::write(&cluster, options.services)?;
     let binary = Path::new(env!("CARGO_BIN_EXE_ferrule"));
-    let mut agent = cluster.node(1).start_agent(binary, &[])?;
+    let mut agent = cluster
+        .node(1)
+        .start_agent(binary, &["--attach", &options.attach])?;
     agent.wait_synced(Duration::from_secs(60))?;
     let manifest = manifest::measure(&cluster, runs)?;
     let devices = veth::measure(&cluster, runs)?;
     agent.stop()?;
 
-    println!("Milliseconds, {} services.\n", options.services);
-    println!("{:44}{:>6}{:>9}{:>9}{:>9}", "", "N", "p50", "p99", "most");
-    row("manifest changed -> map row changed", &manifest);
-    row("veth appeared -> program on egress", &devices.egress);
-    row("veth appeared -> programs on both hooks", &devices.both);
-    println!();
-    verdict("manifest to map", MANIFEST, &manifest);
-    verdict("device to programs", DEVICE, &devices.both);
+    println!(
+        "Milliseconds, {} services, --attach {}.\n",
+        options.services, options.attach
+    );
+    report(&manifest, &devices);
     Ok(())
+}
+
+fn report(manifest: &Samples, devices: &Times) {
+    println!("{:44}{:>6}{:>9}{:>9}{:>9}", "", "N", "p50", "p99", "most");
+    row("manifest changed -> map row changed", manifest);
+    row("veth requested -> device is there", &devices.there);
+    row("veth requested -> both in force", &devices.in_force);
+    row("veth requested -> calls returned", &devices.returned);
+    println!();
+    verdict("manifest to map", MANIFEST, manifest);
+    verdict("device to programs", DEVICE, &devices.in_force);
 }
 
 fn row(what: &str, samples: &Samples) {

@@ -1,4 +1,19 @@
-//! Agent.
+//! Ferrule's agent: Kubernetes objects in, BPF maps and links out. Data moves one way.
+//!
+//! ```text
+//!   source     objects from a folder of manifests
+//!      | Event
+//!   cluster    mirror of Services, EndpointSlices and this Node
+//!      | names of Services to look at again
+//!   frontend   what may be dialled, and which backends answer
+//!      | ServicePort
+//!   tables     desired content of every map; what separates it from the actual one
+//!      | Op, in a safe order
+//!   datapath   the maps, and the programs on the devices
+//! ```
+//!
+//! `sync` owns all of it and is the only one to call down; `agent` runs the tasks; `cli` reads what
+//! they leave. Everything between `source` and `datapath` is a function of values.
 
 pub mod agent;
 pub mod cli;

@@ -419,6 +419,25 @@ fn maps_of_another_size_are_replaced_without_losing_the_service() {
 }
 
 #[test]
+fn the_other_way_of_attaching_takes_the_place_of_the_first() {
+    let mut stage = Stage::new(&[]);
+    for method in ["clsact", "tcx"] {
+        stage.take_agent(1).kill().unwrap();
+        let node = stage.cluster.node(1);
+        let mut agent = node
+            .start_agent(Path::new(BINARY), &["--attach", method])
+            .unwrap();
+        agent.wait_synced(PATIENCE).unwrap();
+        let filters = ["filter", "show", "dev", "eth0", "ingress"];
+        let filters = node.namespace().command("tc", &filters).unwrap();
+        assert_eq!(filters.contains("handle"), method == "clsact", "{filters}");
+        assert_eq!(programs_attached(node.namespace()), method == "tcx");
+        stage.agents[0] = Some(agent);
+        expect_service(&stage);
+    }
+}
+
+#[test]
 fn decisions_are_logged_if_that_is_wanted() {
     let stage = Stage::new(&["--log-decisions"]);
     let to = stage.cluster_ips();

@@ -1,5 +1,6 @@
 //! `ferrule cleanup`: everything that Ferrule has set up on this node, removed.
 
+use super::say;
 use crate::agent::stop;
 use crate::config::Place;
 use crate::datapath::leftovers::{Leftover, find};
@@ -34,16 +35,16 @@ pub fn run(cleanup: &Cleanup) -> Result<()> {
         .build()?;
     let Cleanup { dry_run, place } = cleanup;
     if !dry_run && let Some(pid) = stop(&place.run_dir)? {
-        println!("stopped the agent (process {pid})");
+        say(&format!("stopped the agent (process {pid})\n"));
     }
     let found = runtime.block_on(find(&Pins::new(&place.bpffs), &place.run_dir))?;
     if found.is_empty() {
-        println!("nothing to remove");
+        say("nothing to remove\n");
     }
     if *dry_run {
         found
             .iter()
-            .for_each(|leftover| println!("would remove {leftover}"));
+            .for_each(|leftover| say(&format!("would remove {leftover}\n")));
         return Ok(());
     }
     let failed = runtime.block_on(remove(&found));
@@ -57,7 +58,7 @@ async fn remove(found: &[Leftover]) -> usize {
     let mut failed = 0;
     for leftover in found {
         match leftover.remove().await {
-            Ok(()) => println!("removed {leftover}"),
+            Ok(()) => say(&format!("removed {leftover}\n")),
             Err(error) => {
                 eprintln!("ferrule: {leftover}: {error:#}");
                 failed += 1;

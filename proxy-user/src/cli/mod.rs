@@ -3,3 +3,10 @@
 pub mod cleanup;
 pub mod status;
 mod table;
+
+use std::io::Write as _;
+
+/// Prints, even if nobody reads: what is being done goes on without a witness.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,5 +1,6 @@
 //! `ferrule status`: the pinned maps, and the agent's view if one is running.
 
+use super::say;
 use super::table::table;
 use crate::agent::{AgentReport, ask};
 use crate::config::Place;
@@ -69,7 +70,7 @@ pub fn run(status: &Status) -> Result<()> {
         Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
         Output::Table => render(&whole)?,
     };
-    print!("{text}");
+    say(&text);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ mod clsact;
 mod filters;
 mod tcx;
 
-pub use clsact::{detach as detach_filter, remove_qdisc};
+pub use clsact::{detach as detach_filter, has_qdisc, remove_qdisc};
 pub use filters::Filters;
 
 use crate::datapath::devices::DeviceEvent;
@@ -144,7 +144,8 @@ impl Attacher {
             .insert(device.index, Attached { device, problem });
     }
 
-    /// Egress first: what ingress translates, egress must be able to undo.
+    /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
+    /// agent has attached by the other method goes, or packets would meet both.
     fn attach(&mut self, device: &Device) -> Result<()> {
         for hook in [Hook::Egress, Hook::Ingress] {
             let program = program(&mut self.programs, hook)?;
@@ -153,22 +154,21 @@ impl Attacher {
                 Method::Clsact => clsact::attach(program, &self.pins, device, hook)?,
             }
         }
+        match self.method {
+            Method::Tcx => clsact::detach_all(device),
+            Method::Clsact => self.pins.unlink(device.index),
+        }
         Ok(())
     }
 
     /// A device may have been suitable before.
     fn detach(&self, device: &Device) {
         self.pins.unlink(device.index);
-        if self.method == Method::Clsact {
-            for hook in Hook::ALL {
-                // Most devices have none.
-                let _ = clsact::detach(device, hook);
-            }
-        }
+        clsact::detach_all(device);
     }
 
     fn gone(&mut self, index: u32) {
-        self.pins.unlink(index);
+        self.pins.forget(index);
         self.devices.remove(&index);
     }
 }

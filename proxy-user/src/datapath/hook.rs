@@ -59,7 +59,8 @@ pub enum Suitability {
     Suitable,
     /// Loopback: nothing that passes it has to be translated.
     Loopback,
-    /// A port of a bridge or bond: its packets pass the hooks of the device above it.
+    /// A port of a bridge or bond: packets to and from the host pass the hooks of the device above
+    /// it; what a bridge switches between its ports is not seen.
     Port,
     /// It has no Ethernet header, which the programs expect.
     NotEthernet,

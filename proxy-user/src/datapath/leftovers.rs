@@ -1,6 +1,6 @@
 //! Everything that Ferrule has set up on a node, found without knowing who set it up and when.
 
-use crate::datapath::attach::{Filters, detach_filter, remove_qdisc};
+use crate::datapath::attach::{Filters, detach_filter, has_qdisc, remove_qdisc};
 use crate::datapath::devices;
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::{PINNED_MAPS, Pins};
@@ -79,7 +79,8 @@ async fn filters(pins: &Pins, device: &Device) -> Result<Vec<Leftover>> {
         .ours()
         .map(|hook| Leftover::Filter(device.clone(), hook))
         .collect();
-    if pins.qdisc(device.index).exists() && !filters.has_foreign() {
+    let is_ours = pins.qdisc(device.index).exists() && has_qdisc(device.index).await?;
+    if is_ours && !filters.has_foreign() {
         found.push(Leftover::Qdisc(device.clone()));
     }
     Ok(found)

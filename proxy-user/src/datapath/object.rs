@@ -5,7 +5,7 @@ use crate::datapath::hook::Hook;
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::maps::{Array, MapData, MapInfo};
+use aya::maps::{Array, MapData, MapError, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
@@ -132,38 +132,35 @@ const LOG_OFF: u8 = 0;
 /// Programs that are attached keep the old maps and go on with them until they are replaced.
 fn discard_misfits(options: &Options) -> Result<bool> {
     let wanted = aya_obj::Object::parse(OBJECT).context("parsing the BPF object")?;
-    let mut misfits = Vec::new();
-    let mut found = 0;
-    for name in PINNED_MAPS {
-        let map = wanted
-            .maps
-            .get(name)
-            .ok_or_else(|| anyhow!("the object has no map {name}"))?;
-        let Ok(pinned) = MapInfo::from_pin(options.pins.map(name)) else {
-            continue;
-        };
-        found += 1;
-        if shape_of(&pinned)? != wanted_shape(map, name, options.max_flows) {
-            misfits.push(name);
+    let pins = &options.pins;
+    let found: Vec<&str> = PINNED_MAPS
+        .into_iter()
+        .filter(|name| pins.map(name).exists())
+        .collect();
+    let same_version = pinned_version(pins) == Some(ABI_VERSION);
+    let mut adopted = found.len() == PINNED_MAPS.len();
+    for name in found {
+        let map = wanted.maps.get(name);
+        let map = map.ok_or_else(|| anyhow!("the object has no map {name}"))?;
+        let pinned = MapInfo::from_pin(pins.map(name))
+            .and_then(|pinned| shape_of(&pinned))
+            .ok();
+        if !same_version || pinned != Some(wanted_shape(map, name, options.max_flows)) {
+            warn!("map {name} of an earlier version does not fit and is replaced");
+            std::fs::remove_file(pins.map(name)).with_context(|| format!("unpinning {name}"))?;
+            adopted = false;
         }
     }
-    if misfits.is_empty() && found > 0 && pinned_version(&options.pins) != Some(ABI_VERSION) {
-        misfits.extend(PINNED_MAPS);
+    if adopted {
+        info!("adopting the maps in {}", pins.root().display());
     }
-    for name in &misfits {
-        warn!("map {name} of an earlier version does not fit and is replaced");
-        let _ = std::fs::remove_file(options.pins.map(name));
-    }
-    if found > 0 && misfits.is_empty() {
-        info!("adopting the maps in {}", options.pins.root().display());
-    }
-    Ok(found == PINNED_MAPS.len() && misfits.is_empty())
+    Ok(adopted)
 }
 
 /// Type, key size, value size, entries and flags.
 type Shape = (u32, u32, u32, u32, u32);
 
-fn shape_of(map: &MapInfo) -> Result<Shape> {
+fn shape_of(map: &MapInfo) -> Result<Shape, MapError> {
     Ok((
         map.map_type()? as u32,
         map.key_size(),

@@ -104,12 +104,17 @@ impl Pins {
             .collect()
     }
 
-    /// Lets go of a device: a pin is what keeps its programs attached.
+    /// Lets go of a device's links: a pin is what keeps its programs attached.
     pub fn unlink(&self, ifindex: u32) {
         for hook in Hook::ALL {
             // Not there is as good as removed.
             let _ = std::fs::remove_file(self.link(ifindex, hook));
         }
+    }
+
+    /// Forgets a device that is gone.
+    pub fn forget(&self, ifindex: u32) {
+        self.unlink(ifindex);
         let _ = std::fs::remove_dir(self.qdisc(ifindex));
     }
 }

@@ -11,7 +11,8 @@ use aya::programs::links::Link as _;
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
-use netlink_packet_route::tc::TcHandle as QdiscHandle;
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::tc::{TcAttribute, TcHandle as QdiscHandle, TcMessage};
 use tracing::debug;
 
 /// First among the filters at ingress.
@@ -37,7 +38,7 @@ pub(super) fn attach(
     hook: Hook,
 ) -> Result<()> {
     match qdisc_add_clsact(&device.name) {
-        Ok(()) => std::fs::create_dir(pins.qdisc(device.index))
+        Ok(()) => std::fs::create_dir_all(pins.qdisc(device.index))
             .with_context(|| format!("noting the qdisc of {}", device.name))?,
         // One of ours or of someone else: whether it takes filters at both hooks shows below.
         Err(error) => debug!("{}: clsact not added: {error}", device.name),
@@ -86,6 +87,30 @@ pub fn detach(device: &Device, hook: Hook) -> Result<()> {
     )?
     .detach()
     .with_context(|| format!("{} of {}", hook.name(), device.name))
+}
+
+/// Removes our filters from both hooks; most devices have none.
+pub(super) fn detach_all(device: &Device) {
+    for hook in Hook::ALL {
+        let _ = detach(device, hook);
+    }
+}
+
+/// Whether a device has a clsact qdisc.
+///
+/// # Errors
+/// rtnetlink does not answer.
+pub async fn has_qdisc(ifindex: u32) -> Result<bool> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
+    let connection = tokio::spawn(connection);
+    let request = handle.qdisc().get().execute();
+    let qdiscs: Vec<TcMessage> = request.try_collect().await.context("listing qdiscs")?;
+    connection.abort();
+    let is_it = |qdisc: &TcMessage| {
+        let kind = TcAttribute::Kind("clsact".into());
+        qdisc.header.index == ifindex.cast_signed() && qdisc.attributes.contains(&kind)
+    };
+    Ok(qdiscs.iter().any(is_it))
 }
 
 /// Removes the clsact qdisc of a device.
