@@ -1,5 +1,7 @@
 //! The cluster by itself, without a proxy: it carries packets, filters as it says, and goes away.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -229,10 +231,8 @@ fn leftovers_of_a_killed_owner_are_removed_by_the_next_cluster() {
 fn an_interrupted_owner_removes_its_cluster_and_leaves_others_alone() {
     let other = Cluster::create(1).unwrap();
     let (mut owner, id, pid) = start_owner("interrupted");
-    let interrupt = Command::new("kill")
-        .args(["-INT", &owner.id().to_string()])
-        .status();
-    assert!(interrupt.unwrap().success());
+    let process = Pid::from_raw(owner.id().try_into().unwrap());
+    kill(process, Signal::SIGINT).unwrap();
     assert_eq!(owner.wait().unwrap().code(), Some(130));
     assert_eq!(traces(&id), Vec::<String>::new());
     assert_eq!(Identity::of(pid), None);
