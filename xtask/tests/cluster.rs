@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use xtask::cluster::{CLIENT_V4, CLIENT_V6, Cluster, Pod, Protocol};
 use xtask::process::{Identity, wait_for};
@@ -196,14 +196,26 @@ fn owner_to_be_killed() {
     child.wait().unwrap();
 }
 
+/// A process that does not outlive the test, whatever becomes of it.
+struct Owner(Child);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // It has ended already if all went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts [`owner_to_be_killed`] and returns it with the id of its cluster and its process.
-fn start_owner(report: &str) -> (std::process::Child, String, u32) {
+fn start_owner(report: &str) -> (Owner, String, u32) {
     let report = std::env::temp_dir().join(format!("ferrule-{report}-{}", std::process::id()));
     let child = Command::new(std::env::current_exe().expect("a test is a program"))
         .args(["--exact", "owner_to_be_killed", "--ignored"])
         .env("FERRULE_TEST_REPORT", &report)
         .stdout(Stdio::null())
         .spawn()
+        .map(Owner)
         .expect("the test starts itself");
     let mut text = String::new();
     assert!(wait_for(Duration::from_secs(20), || {
@@ -218,8 +230,8 @@ fn start_owner(report: &str) -> (std::process::Child, String, u32) {
 #[test]
 fn leftovers_of_a_killed_owner_are_removed_by_the_next_cluster() {
     let (mut owner, id, pid) = start_owner("killed");
-    owner.kill().unwrap();
-    owner.wait().unwrap();
+    owner.0.kill().unwrap();
+    owner.0.wait().unwrap();
     assert!(!traces(&id).is_empty());
     assert!(Identity::of(pid).is_some());
     let _next = Cluster::create(1).unwrap();
@@ -231,9 +243,9 @@ fn leftovers_of_a_killed_owner_are_removed_by_the_next_cluster() {
 fn an_interrupted_owner_removes_its_cluster_and_leaves_others_alone() {
     let other = Cluster::create(1).unwrap();
     let (mut owner, id, pid) = start_owner("interrupted");
-    let process = Pid::from_raw(owner.id().try_into().unwrap());
+    let process = Pid::from_raw(owner.0.id().try_into().unwrap());
     kill(process, Signal::SIGINT).unwrap();
-    assert_eq!(owner.wait().unwrap().code(), Some(130));
+    assert_eq!(owner.0.wait().unwrap().code(), Some(130));
     assert_eq!(traces(&id), Vec::<String>::new());
     assert_eq!(Identity::of(pid), None);
     other.check_rules().unwrap();
