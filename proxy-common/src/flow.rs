@@ -68,7 +68,7 @@ impl<A: Address> Tuple<A> {
 
 /// Which of the two edges of the host's network stack a flow's translation belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u16)]
+#[repr(u8)]
 pub enum Hook {
     /// tc ingress: before routing and netfilter.
     Ingress = 1,
@@ -115,7 +115,8 @@ pub struct Flow<A> {
     pub sport: Port,
     /// New destination port.
     pub dport: Port,
-    hook: u16,
+    hook: u8,
+    closing: u8,
     role: u16,
     /// What the new addresses add to a one's complement sum over the old ones (RFC 1624).
     pub address_delta: u32,
@@ -134,7 +135,8 @@ impl<A: Address> Flow<A> {
             dst: to.dst,
             sport: to.sport,
             dport: to.dport,
-            hook: role.hook() as u16,
+            hook: role.hook() as u8,
+            closing: 0,
             role: role as u16,
             address_delta: deltas.0,
             port_delta: deltas.1,
@@ -155,7 +157,8 @@ impl<A: Address> Flow<A> {
             dst: original.src,
             sport: original.dport,
             dport: original.sport,
-            hook: role.hook() as u16,
+            hook: role.hook() as u8,
+            closing: 0,
             role: role as u16,
             address_delta: deltas.0,
             port_delta: deltas.1,
@@ -166,13 +169,38 @@ impl<A: Address> Flow<A> {
     /// Whether the row is applied at this hook.
     #[inline(always)]
     pub const fn applies_at(&self, hook: Hook) -> bool {
-        self.hook == hook as u16
+        self.hook == hook as u8
     }
 
     /// Whether the row has this role.
     #[inline(always)]
     pub const fn has_role(&self, role: FlowRole) -> bool {
         self.role == role as u16
+    }
+
+    /// What packets become that have the row's key.
+    #[inline(always)]
+    pub fn target(&self, key: &Tuple<A>) -> Tuple<A> {
+        Tuple {
+            src: self.src,
+            dst: self.dst,
+            sport: self.sport,
+            dport: self.dport,
+            proto: key.proto,
+        }
+    }
+
+    /// Remembers that an end of the TCP connection has closed it.
+    #[inline(always)]
+    pub fn close(&mut self) {
+        self.closing = 1;
+    }
+
+    /// Whether an end of the TCP connection has closed it: another connection between the same
+    /// sockets may follow, and need not be one of ours.
+    #[inline(always)]
+    pub const fn is_closing(&self) -> bool {
+        self.closing != 0
     }
 
     /// Whether packets become the same as by `other`.

@@ -16,17 +16,33 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
+use crate::parse::Headers;
 use crate::service;
-use proxy_common::{BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Tuple};
+use proxy_common::{BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Proto, Tuple};
 
-/// Source ports that are tried for one packet before it is dropped.
-const PROBES: u32 = 16;
+/// Source ports that are tried for one packet before it is dropped: between the edges, where only
+/// flows from one client port to one backend meet, and behind a node's address, where all do.
+const PROBES_BETWEEN: u32 = 4;
+const PROBES_MASKED: u32 = 16;
 
-/// Whether a known flow may carry this packet. One that may open a connection must not go to a
-/// backend that no longer exists.
+/// Whether a known flow carries this packet as it is. A datagram must not go to a backend that no
+/// longer exists; a SYN opens the connection anew, with the same backend if that still exists, so
+/// that rows which have been lost come back.
 #[inline(always)]
-pub fn is_usable<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, starts_flow: bool) -> bool {
-    !starts_flow || !flow.has_role(FlowRole::Dnat) || service::is_current(kernel, flow.backend)
+pub fn carries<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, headers: &Headers<A>) -> bool {
+    if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
+        return true;
+    }
+    headers.proto == Proto::Udp && service::is_current(kernel, flow.backend)
+}
+
+/// Marks the way back of a connection that its client has reset.
+#[inline(never)]
+pub fn close_reply<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>) {
+    if let Some(flow) = kernel.flow(original) {
+        let answer = flow.target(original).reversed();
+        kernel.close_flow(&answer);
+    }
 }
 
 /// What the packets of a new flow are to become.
@@ -71,12 +87,26 @@ pub fn open<A: Family, K: Kernel<A>>(
     original: &Tuple<A>,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    reserve(kernel, FlowRole::UnDnat, original, plan)?;
-    if plan.masked {
+    reserve(kernel, FlowRole::UnDnat, original, plan, PROBES_BETWEEN)?;
+    if plan.masked && !is_masked(kernel, &plan.to) {
         let between = plan.to;
         store(kernel, FlowRole::SnatPending, &between, plan)?;
     }
     store(kernel, FlowRole::Dnat, original, plan)
+}
+
+/// Whether the flow has its masked source already, and the way back from there: a first packet that
+/// comes again must not get another one.
+#[inline(never)]
+fn is_masked<A: Family, K: Kernel<A>>(kernel: &K, between: &Tuple<A>) -> bool {
+    let Some(flow) = kernel.flow(between) else {
+        return false;
+    };
+    if !flow.has_role(FlowRole::Snat) {
+        return false;
+    }
+    let answer = flow.target(between).reversed();
+    kernel.flow(&answer).is_some()
 }
 
 /// Gives a flow that waits to be masked its source address and port.
@@ -87,7 +117,7 @@ pub fn mask<A: Family, K: Kernel<A>>(
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     choose_source(kernel, plan)?;
-    reserve(kernel, FlowRole::UnSnat, between, plan)?;
+    reserve(kernel, FlowRole::UnSnat, between, plan, PROBES_MASKED)?;
     store(kernel, FlowRole::Snat, between, plan)
 }
 
@@ -116,8 +146,9 @@ fn reserve<A: Family, K: Kernel<A>>(
     role: FlowRole,
     original: &Tuple<A>,
     plan: &mut Plan<A>,
+    probes: u32,
 ) -> Result<(), DropReason> {
-    for _ in 0..PROBES {
+    for _ in 0..probes {
         match insert_reply(kernel, role, original, plan) {
             Ok(()) => return Ok(()),
             Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
@@ -145,12 +176,13 @@ fn insert_reply<A: Family, K: Kernel<A>>(
     let deltas = (checksum::negated(addresses), checksum::negated(ports));
     let row = Flow::reply(role, original, deltas, plan.backend);
     match kernel.insert_flow(&key, &row) {
+        // Anew: the connection that the row belongs to may be closing.
         Err(NotInserted::Exists)
             if kernel
                 .flow(&key)
                 .is_some_and(|known| known.leads_where(&row)) =>
         {
-            Ok(())
+            kernel.replace_flow(&key, &row)
         }
         outcome => outcome,
     }

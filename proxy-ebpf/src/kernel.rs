@@ -26,6 +26,12 @@ pub trait Kernel<A> {
     /// Adds a row to `FLOWS` or overwrites the one under its key.
     fn replace_flow(&mut self, tuple: &Tuple<A>, flow: &Flow<A>) -> Result<(), NotInserted>;
 
+    /// Marks a row of `FLOWS` as closing, if it is there.
+    fn close_flow(&mut self, tuple: &Tuple<A>);
+
+    /// Removes a row of `FLOWS`, if it is there.
+    fn remove_flow(&mut self, tuple: &Tuple<A>);
+
     /// The row of `FRONTENDS` for what a client dials.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
 

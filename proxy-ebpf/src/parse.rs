@@ -19,8 +19,51 @@ pub struct Headers<A> {
     pub transport: usize,
     /// The network header's checksum as it lies in the packet; 0 for IPv6, which has none.
     pub header_checksum: u16,
+    /// What a TCP segment does to its connection; nothing for UDP.
+    pub flags: TcpFlags,
+}
+
+/// The flags of a TCP segment that matter (RFC 9293 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlags(u8);
+
+impl TcpFlags {
+    const FIN: u8 = 0x01;
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+
+    /// The first segment of a connection.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN
+    }
+
+    /// The answer to the first segment.
+    #[inline(always)]
+    pub const fn accepts(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
+    }
+
+    /// The last segment from its sender.
+    #[inline(always)]
+    pub const fn closes(self) -> bool {
+        self.0 & (Self::FIN | Self::RST) != 0
+    }
+
+    /// The sender has given the connection up: nobody will answer.
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        self.0 & Self::RST != 0
+    }
+}
+
+impl<A> Headers<A> {
     /// Whether the packet may be the first of a flow: any of UDP, a SYN of TCP.
-    pub starts_flow: bool,
+    #[inline(always)]
+    pub fn starts_flow(&self) -> bool {
+        self.proto == Proto::Udp || self.flags.opens()
+    }
 }
 
 /// RFC 791 section 3.1.
@@ -66,8 +109,6 @@ const NEXT_HEADER_FRAGMENT: u8 = 44;
 const TCP_LENGTH: usize = 20;
 const UDP_LENGTH: usize = 8;
 const TCP_FLAGS: usize = 13;
-const TCP_SYN: u8 = 0x02;
-const TCP_ACK: u8 = 0x10;
 
 /// Finds the headers of an IPv4 packet.
 #[inline(always)]
@@ -87,14 +128,14 @@ pub fn ipv4<P: Packet>(packet: &P) -> Result<Headers<AddrV4>, Verdict> {
         return Err(Verdict::Malformed);
     }
     let transport = P::NETWORK + ihl;
-    let (ports, starts_flow) = transport_header(packet, transport, proto)?;
+    let (ports, flags) = transport_header(packet, transport, proto)?;
     let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
     Ok(Headers {
         tuple,
         proto,
         transport,
         header_checksum: ip.checksum,
-        starts_flow,
+        flags,
     })
 }
 
@@ -115,14 +156,14 @@ pub fn ipv6<P: Packet>(packet: &P) -> Result<Headers<AddrV6>, Verdict> {
         return Err(Verdict::Malformed);
     }
     let transport = P::NETWORK + size_of::<Ipv6Header>();
-    let (ports, starts_flow) = transport_header(packet, transport, proto)?;
+    let (ports, flags) = transport_header(packet, transport, proto)?;
     let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
     Ok(Headers {
         tuple,
         proto,
         transport,
         header_checksum: 0,
-        starts_flow,
+        flags,
     })
 }
 
@@ -139,17 +180,17 @@ fn transport_header<P: Packet>(
     packet: &P,
     offset: usize,
     proto: Proto,
-) -> Result<(Ports, bool), Verdict> {
+) -> Result<(Ports, TcpFlags), Verdict> {
     match proto {
         Proto::Tcp => {
             let header: [u32; TCP_LENGTH / 4] = packet.load(offset).ok_or(Verdict::Malformed)?;
             let ports: Ports = bytemuck::cast(header[0]);
             let flags = header[TCP_FLAGS / 4].to_ne_bytes()[TCP_FLAGS % 4];
-            Ok((ports, flags & (TCP_SYN | TCP_ACK) == TCP_SYN))
+            Ok((ports, TcpFlags(flags)))
         }
         Proto::Udp => {
             let header: [u32; UDP_LENGTH / 4] = packet.load(offset).ok_or(Verdict::Malformed)?;
-            Ok((bytemuck::cast(header[0]), true))
+            Ok((bytemuck::cast(header[0]), TcpFlags(0)))
         }
     }
 }

@@ -70,15 +70,18 @@ fn ingress_of<A: Family, P: Packet, K: Kernel<A>>(
         if !known.applies_at(Hook::Ingress) {
             return Ok(Verdict::OtherHook);
         }
-        if flow::is_usable(kernel, known, headers.starts_flow) {
+        if flow::carries(kernel, known, headers) {
             nat::apply(packet, headers, &Translation::known(known))?;
+            if headers.flags.resets() {
+                flow::close_reply(kernel, &headers.tuple);
+            }
             return Ok(Verdict::Established);
         }
     }
     let Some(frontend) = service::find(kernel, headers.proto, &headers.tuple) else {
         return Ok(Verdict::NotService);
     };
-    if !headers.starts_flow {
+    if !headers.starts_flow() {
         return Ok(Verdict::NoFlow);
     }
     first_packet(packet, kernel, headers, frontend)
@@ -93,7 +96,9 @@ fn first_packet<A: Family, P: Packet, K: Kernel<A>>(
     headers: &Headers<A>,
     frontend: Frontend,
 ) -> Fate {
-    let mut plan = Plan::new(headers.tuple, BackendRef::zeroed());
+    let known = kernel.flow(&headers.tuple);
+    let backend = known.map_or(BackendRef::zeroed(), |known| known.backend);
+    let mut plan = Plan::new(headers.tuple, backend);
     service::choose(kernel, frontend, &mut plan)?;
     flow::open(kernel, &headers.tuple, &mut plan)?;
     nat::apply_first(packet, headers, &plan)?;
@@ -116,7 +121,16 @@ fn egress_of<A: Family, P: Packet, K: Kernel<A>>(
         let backend = known.backend;
         return first_masked_packet(packet, kernel, headers, backend);
     }
+    if known.is_closing() && headers.flags.accepts() {
+        // Our connection is over, and has not been opened again through us: this is another one,
+        // straight from the client to the backend.
+        kernel.remove_flow(&headers.tuple);
+        return Ok(Verdict::NotService);
+    }
     nat::apply(packet, headers, &Translation::known(known))?;
+    if headers.flags.closes() {
+        kernel.close_flow(&headers.tuple);
+    }
     Ok(Verdict::Established)
 }
 

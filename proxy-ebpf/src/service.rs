@@ -18,7 +18,8 @@ pub fn find<A: Family, K: Kernel<A>>(
     kernel.frontend(&key).copied()
 }
 
-/// Picks one of a service's backends, each with the same probability, for a flow to this frontend.
+/// Picks one of a service's backends, each with the same probability, for a flow to this frontend; the
+/// one that is planned already, if it still exists.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only. It
 /// returns no data because there is no BTF for an enum that carries a struct.
@@ -29,10 +30,9 @@ pub fn choose<A: Family, K: Kernel<A>>(
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
-    let (id, backend) = match pick(kernel, frontend.service) {
-        // Replaced between our look at the word and at its region: the new one is complete.
-        Err(DropReason::ServiceTorn) => pick(kernel, frontend.service)?,
-        outcome => outcome?,
+    let (id, backend) = match known(kernel, plan.backend) {
+        Some(backend) => (plan.backend.id, backend),
+        None => pick_twice(kernel, frontend.service)?,
     };
     plan.masked = must_mask(config, frontend, plan.to.src, &backend);
     plan.backend = BackendRef {
@@ -44,6 +44,25 @@ pub fn choose<A: Family, K: Kernel<A>>(
     plan.to.dport = backend.port;
     plan.address_delta = A::address_delta(&original, &plan.to);
     Ok(())
+}
+
+/// The backend that the flow has had, if it still exists.
+#[inline(always)]
+fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
+    let backend = kernel.backend(reference.id).copied()?;
+    (reference.generation != 0 && backend.generation == reference.generation).then_some(backend)
+}
+
+/// A service may be replaced between our look at its word and at its region: the new one is complete.
+#[inline(always)]
+fn pick_twice<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    service: u32,
+) -> Result<(u32, Backend<A>), DropReason> {
+    match pick(kernel, service) {
+        Err(DropReason::ServiceTorn) => pick(kernel, service),
+        outcome => outcome,
+    }
 }
 
 #[inline(always)]

@@ -83,6 +83,20 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
+            fn close_flow(&mut self, tuple: &Tuple<$addr>) {
+                if let Some(flow) = $flows.get_ptr_mut(tuple) {
+                    // SAFETY: as for `flow`; one byte is written, whoever else may write it.
+                    unsafe { (*flow).close() };
+                }
+            }
+
+            #[inline(always)]
+            fn remove_flow(&mut self, tuple: &Tuple<$addr>) {
+                // Gone already is as good.
+                let _ = $flows.remove(tuple);
+            }
+
+            #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
                 // SAFETY: as for flows.
                 unsafe { $frontends.get(key) }

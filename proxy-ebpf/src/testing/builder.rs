@@ -3,6 +3,10 @@
 use proxy_common::Proto;
 use std::net::{IpAddr, SocketAddr};
 
+/// FIN, as in the flags byte of a TCP header.
+const FIN: u8 = 0x01;
+/// RST, as in the flags byte of a TCP header.
+const RST: u8 = 0x04;
 /// SYN, as in the flags byte of a TCP header.
 const SYN: u8 = 0x02;
 /// ACK, as in the flags byte of a TCP header.
@@ -57,6 +61,19 @@ impl PacketBuilder {
             flags: SYN | ACK,
             ..self
         }
+    }
+
+    /// With FIN and ACK.
+    pub fn fin(self) -> Self {
+        Self {
+            flags: FIN | ACK,
+            ..self
+        }
+    }
+
+    /// With RST.
+    pub fn rst(self) -> Self {
+        Self { flags: RST, ..self }
     }
 
     /// With this payload.

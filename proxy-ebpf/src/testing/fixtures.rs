@@ -1,5 +1,6 @@
 //! The fixture table: packets, and what must become of them, on the host and in the kernel.
 
+mod endings;
 mod ipv4;
 mod journeys;
 mod oddities;
@@ -84,7 +85,10 @@ pub fn fixtures() -> Vec<Fixture> {
                 });
             }
         }
-        for (name, world, steps) in oddities::oddities(places) {
+        for (name, world, steps) in oddities::oddities(places)
+            .into_iter()
+            .chain(endings::endings(places))
+        {
             all.push(Fixture {
                 name: format!("{name}, {}", places.family),
                 world,

@@ -89,6 +89,16 @@ macro_rules! kernel_in_memory {
                 put(&mut self.$tables, self.flow_capacity, tuple, flow)
             }
 
+            fn close_flow(&mut self, tuple: &Tuple<$addr>) {
+                if let Some(flow) = self.$tables.flows.get_mut(tuple) {
+                    flow.close();
+                }
+            }
+
+            fn remove_flow(&mut self, tuple: &Tuple<$addr>) {
+                self.$tables.flows.remove(tuple);
+            }
+
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
                 self.$tables.frontends.get(key)
             }
@@ -226,8 +236,9 @@ mod tests {
             Ok(Verdict::Created)
         );
         world.flow_capacity = world.v4.flows.len();
+        let later = tcp("10.244.1.9:40000", "10.96.0.10:80").build();
         assert_eq!(
-            run_hook(&mut world, Hook::Ingress, &first).0,
+            run_hook(&mut world, Hook::Ingress, &later).0,
             Ok(Verdict::Established)
         );
         let second = tcp("10.244.1.9:40001", "10.96.0.10:80").syn().build();

@@ -98,6 +98,25 @@ impl Loaded {
         }
     }
 
+    /// Makes the flows those of a world.
+    pub(crate) fn write_flows(&self, world: &World) {
+        self.clear_flows();
+        self.put("FLOWS_V4", &world.v4);
+        self.put("FLOWS_V6", &world.v6);
+    }
+
+    fn put<A: Family>(&self, name: &str, tables: &FamilyTables<A>)
+    where
+        Row<Tuple<A>>: aya::Pod,
+        Row<Flow<A>>: aya::Pod,
+    {
+        let mut flows = self.open::<A>(name);
+        for (tuple, flow) in &tables.flows {
+            let outcome = flows.insert(Row(*tuple), Row(*flow), 0);
+            outcome.expect("a flow is written");
+        }
+    }
+
     /// The flows of both families, as the programs have left them.
     pub(crate) fn flows(&self) -> (Flows<AddrV4>, Flows<AddrV6>) {
         (
