@@ -3,26 +3,22 @@
 mod catalog;
 mod folder;
 mod parse;
+mod watch;
 
 use super::{Event, Object};
 use catalog::Catalog;
-use folder::{Folder, is_manifest};
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use std::collections::BTreeSet;
+use folder::Folder;
 use std::error::Error;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use watch::{IDLE, Look, Scope, Watch};
 
-/// A finished change may be one of several: wait this long for the others.
-const SETTLED: Duration = Duration::from_millis(3);
-/// A write that goes on: wait this long for its end.
-const UNSETTLED: Duration = Duration::from_millis(20);
-/// How often to see if the folder has appeared, vanished or been replaced.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to compare what files look like even if nobody tells of a change: a link's target is
+/// not watched, and not every file system tells.
+const COMPARE: Duration = Duration::from_secs(1);
 
 /// The objects in a manifest's text.
 ///
@@ -40,19 +36,12 @@ pub fn objects(text: &str) -> Result<Vec<Object>, String> {
 pub struct Manifests {
     folder: Folder,
     catalog: Catalog,
-    watcher: Option<RecommendedWatcher>,
-    /// The folder that `watcher` watches.
-    watched: Option<(u64, u64)>,
+    watch: Option<Watch>,
+    /// When the files were last compared with what was known of them.
+    compared: Instant,
     /// Of the folder itself, as said last.
     problems: Vec<String>,
     synced: bool,
-}
-
-/// What is to be looked at, and when.
-#[derive(Debug)]
-struct Look {
-    at: Instant,
-    suspects: BTreeSet<String>,
 }
 
 impl Manifests {
@@ -61,8 +50,8 @@ impl Manifests {
         Self {
             folder: Folder::new(path.into()),
             catalog: Catalog::default(),
-            watcher: None,
-            watched: None,
+            watch: None,
+            compared: Instant::now(),
             problems: Vec::new(),
             synced: false,
         }
@@ -71,55 +60,63 @@ impl Manifests {
     /// Sends what the folder holds, then what changes. [`Event::Synced`] waits until the folder
     /// exists. Blocks: give it a thread of its own; returns soon after the receiver is dropped.
     pub fn run(mut self, events: &mpsc::Sender<Vec<Event>>) {
-        let (notices, changes) = channel();
-        let mut suspects = None;
+        let mut look = None;
         while !events.is_closed() {
-            let mut batch = self.watch(&notices);
-            if let (Some(suspects), Some(_)) = (suspects, self.watched) {
-                batch.extend(self.scan(&suspects));
-            }
+            let batch = self.look(look);
             if !batch.is_empty() && events.blocking_send(batch).is_err() {
                 return;
             }
-            suspects = wait(&changes);
+            look = self.wait();
         }
     }
 
-    /// Makes sure that the folder that is there is the one that is watched.
-    fn watch(&mut self, notices: &Sender<notify::Result<notify::Event>>) -> Vec<Event> {
+    /// Waits for something to look at; returns `None` now and then.
+    fn wait(&mut self) -> Option<Look> {
+        let Some(watch) = &mut self.watch else {
+            thread::sleep(IDLE);
+            return None;
+        };
+        let look = watch.wait();
+        let due = self.compared.elapsed() >= COMPARE;
+        look.or_else(|| due.then(Look::default))
+    }
+
+    /// Makes sure that the folder that is there is the one that is watched, and looks at its files.
+    fn look(&mut self, look: Option<Look>) -> Vec<Event> {
         let identity = match self.folder.identity() {
             Ok(identity) => identity,
             Err(error) if error.kind() == ErrorKind::NotFound => return self.vanished(&error),
             Err(error) => return self.complain(&error),
         };
-        if self.watched == Some(identity) {
-            return Vec::new();
+        if self.watch.as_ref().is_some_and(|it| it.is_on(identity)) {
+            return look.map_or_else(Vec::new, |look| self.scan(&look));
         }
-        let watcher = notify::recommended_watcher(notices.clone()).and_then(|mut watcher| {
-            watcher.watch(self.folder.path(), RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        match watcher {
-            Ok(watcher) => {
-                self.watcher = Some(watcher);
-                self.watched = Some(identity);
-                self.scan(&BTreeSet::new())
+        self.watch = None;
+        match Watch::new(self.folder.path(), identity) {
+            Ok(watch) => {
+                self.watch = Some(watch);
+                self.scan(&Look {
+                    scope: Scope::Everything,
+                    ..Look::default()
+                })
             }
             Err(error) => self.complain(&error),
         }
     }
 
     fn vanished(&mut self, error: &dyn Error) -> Vec<Event> {
-        self.watcher = None;
-        self.watched = None;
+        self.watch = None;
         let gone = self.folder.clear();
         let mut events = self.complain(error);
         events.extend(self.update(gone));
         events
     }
 
-    fn scan(&mut self, suspects: &BTreeSet<String>) -> Vec<Event> {
-        let changes = match self.folder.changes(suspects) {
+    fn scan(&mut self, look: &Look) -> Vec<Event> {
+        self.compared = Instant::now();
+        let watch = self.watch.as_ref();
+        let is_writing = |name: &str| watch.is_some_and(|watch| watch.is_writing(name));
+        let changes = match self.folder.changes(look, is_writing) {
             Ok(changes) => changes,
             Err(error) => return self.complain(&error),
         };
@@ -156,66 +153,6 @@ impl Manifests {
 
     fn display(&self) -> String {
         self.folder.path().display().to_string()
-    }
-}
-
-/// Waits for a change and until it has settled. Returns the names of files that it was about;
-/// `None` if nothing has happened for a while.
-fn wait(changes: &Receiver<notify::Result<notify::Event>>) -> Option<BTreeSet<String>> {
-    let mut look: Option<Look> = None;
-    let idle = Instant::now() + LOOK;
-    loop {
-        let until = look.as_ref().map_or(idle, |look| look.at);
-        let timeout = until.saturating_duration_since(Instant::now());
-        match changes.recv_timeout(timeout) {
-            Ok(notice) => take_in(&mut look, notice),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return look.map(|look| look.suspects);
-            }
-        }
-    }
-}
-
-fn take_in(look: &mut Option<Look>, notice: notify::Result<notify::Event>) {
-    // Notices may have been lost: see what has changed.
-    let Ok(event) = notice else {
-        look.get_or_insert_with(|| Look::in_(SETTLED));
-        return;
-    };
-    let Some(delay) = delay(event.kind) else {
-        return;
-    };
-    let names = event
-        .paths
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str());
-    let names = names.filter(|name| is_manifest(name)).map(str::to_owned);
-    let look = look.get_or_insert_with(|| Look::in_(delay));
-    look.at = look.at.min(Instant::now() + delay);
-    look.suspects.extend(names);
-}
-
-impl Look {
-    fn in_(delay: Duration) -> Self {
-        Self {
-            at: Instant::now() + delay,
-            suspects: BTreeSet::new(),
-        }
-    }
-}
-
-/// How long to wait for what may follow; `None` if nothing has changed.
-fn delay(kind: EventKind) -> Option<Duration> {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(SETTLED),
-        EventKind::Access(_) => None,
-        EventKind::Create(CreateKind::File) => Some(UNSETTLED),
-        EventKind::Modify(ModifyKind::Data(_)) => Some(UNSETTLED),
-        EventKind::Create(_)
-        | EventKind::Modify(_)
-        | EventKind::Remove(_)
-        | EventKind::Any
-        | EventKind::Other => Some(SETTLED),
     }
 }
 

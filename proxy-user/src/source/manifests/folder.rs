@@ -2,11 +2,13 @@
 
 use super::catalog::Change;
 use super::parse::parse;
-use std::collections::{BTreeMap, BTreeSet};
+use super::watch::{Look, SILENCE, Scope};
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tracing::debug;
 
 /// What was seen last.
@@ -14,6 +16,8 @@ use tracing::debug;
 pub(super) struct Folder {
     path: PathBuf,
     seen: BTreeMap<String, Stamp>,
+    /// Files that have changed without anybody telling, and since when they look like this.
+    unsettled: BTreeMap<String, (Stamp, Instant)>,
 }
 
 /// Changes with every change of a file's content, and between one file and another.
@@ -30,6 +34,7 @@ impl Folder {
         Self {
             path,
             seen: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
         }
     }
 
@@ -42,30 +47,61 @@ impl Folder {
         fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
-    /// Reads the files that have changed, and those named in `suspects` even if they don't look
-    /// it: two writes can bear the same time.
+    /// Reads the files that have changed, as far as `look` goes, but those that are being written:
+    /// they stay as they were seen.
     ///
     /// # Errors
     /// The folder can't be listed; the files are as before.
     pub(super) fn changes(
         &mut self,
-        suspects: &BTreeSet<String>,
+        look: &Look,
+        is_writing: impl Fn(&str) -> bool,
     ) -> io::Result<Vec<(String, Change)>> {
         let now = self.list()?;
-        let mut changes = Vec::new();
-        for (name, stamp) in &now {
-            if self.seen.get(name) != Some(stamp) || suspects.contains(name) {
-                changes.push((name.clone(), self.read(name)));
+        self.unsettled.retain(|name, _| now.contains_key(name));
+        let gone = self.seen.extract_if(.., |name, _| !now.contains_key(name));
+        let mut changes: Vec<_> = gone.map(|(name, _)| (name, Change::Gone)).collect();
+        for (name, stamp) in now {
+            if !is_writing(&name) && self.is_due(&name, stamp, look) {
+                self.unsettled.remove(&name);
+                changes.push((name.clone(), self.read(&name)));
+                self.seen.insert(name, stamp);
             }
         }
-        let gone = self.seen.keys().filter(|name| !now.contains_key(*name));
-        changes.extend(gone.map(|name| (name.clone(), Change::Gone)));
-        self.seen = now;
         Ok(changes)
+    }
+
+    /// Whether the file has changed and can be expected to be whole.
+    fn is_due(&mut self, name: &str, stamp: Stamp, look: &Look) -> bool {
+        let seen = self.seen.get(name).copied();
+        if look.suspects.contains(name) {
+            return true;
+        }
+        if seen == Some(stamp) {
+            self.unsettled.remove(name);
+            return false;
+        }
+        match look.scope {
+            Scope::Everything => true,
+            Scope::Replaced if seen.is_none_or(|seen| !seen.is_same_file(stamp)) => true,
+            Scope::Replaced | Scope::Suspects => self.is_settled(name, stamp),
+        }
+    }
+
+    fn is_settled(&mut self, name: &str, stamp: Stamp) -> bool {
+        match self.unsettled.get(name) {
+            Some((before, since)) if *before == stamp => since.elapsed() >= SILENCE,
+            _ => {
+                let since = Instant::now();
+                self.unsettled.insert(name.to_owned(), (stamp, since));
+                false
+            }
+        }
     }
 
     /// All files are gone.
     pub(super) fn clear(&mut self) -> Vec<(String, Change)> {
+        self.unsettled.clear();
         let seen = std::mem::take(&mut self.seen);
         seen.into_keys().map(|name| (name, Change::Gone)).collect()
     }
@@ -109,6 +145,10 @@ impl Stamp {
             size: metadata.size(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    fn is_same_file(self, other: Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 }
 

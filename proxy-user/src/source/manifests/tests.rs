@@ -1,9 +1,10 @@
 use super::*;
 use crate::source::Object;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// Far beyond what any step takes; only a broken test waits for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,4 +176,107 @@ fn a_broken_file_is_named_and_forgiven() {
     );
     world.write("sub/a.yaml", "10.0.0.3");
     assert_eq!(world.next(), ["10.0.0.3", "well"]);
+}
+
+impl World {
+    /// Waits until `wanted` is said; returns all that was said until then.
+    fn until(&mut self, wanted: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        while !said.iter().any(|it| it == wanted) {
+            said.extend(self.next());
+        }
+        said
+    }
+}
+
+fn named(name: &str, address: &str) -> String {
+    manifest(address).replace("name: a", &format!("name: {name}"))
+}
+
+/// As a shell does it with `> a.yaml`: an empty file at once, its content later.
+#[test]
+fn a_slow_writer_is_waited_for() {
+    let pause = || thread::sleep(Duration::from_millis(300));
+    let mut world = World::with_folder();
+    let path = world.path("sub/a.yaml");
+    let half = named("a", "10.0.0.1") + "---\n";
+    fs::write(&path, half.clone() + &named("b", "10.0.0.2")).unwrap();
+    world.start();
+    assert_eq!(world.next(), ["10.0.0.1", "10.0.0.2", "synced"]);
+    for address in ["10.0.0.3", "10.0.0.4"] {
+        let mut file = fs::File::create(&path).unwrap();
+        pause();
+        file.write_all(half.as_bytes()).unwrap();
+        // Neither another file's change nor another mode is a reason to read this one.
+        fs::write(world.path("sub/other.yaml"), named("c", address)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(world.next(), [address]);
+        pause();
+        file.write_all(named("b", address).as_bytes()).unwrap();
+        drop(file);
+        assert_eq!(world.next(), [address]);
+    }
+}
+
+#[test]
+fn a_file_that_is_never_closed_is_read_after_a_silence() {
+    let mut world = World::with_folder();
+    world.start();
+    assert_eq!(world.next(), ["synced"]);
+    let start = Instant::now();
+    let mut file = fs::File::create(world.path("sub/a.yaml")).unwrap();
+    file.write_all(manifest("10.0.0.1").as_bytes()).unwrap();
+    assert_eq!(world.next(), ["10.0.0.1"]);
+    assert!(start.elapsed() >= watch::SILENCE, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_new_link_is_read_at_once() {
+    let mut world = World::with_folder();
+    world.write("a.yaml", "10.0.0.1");
+    world.start();
+    assert_eq!(world.next(), ["synced"]);
+    let start = Instant::now();
+    symlink("../a.yaml", world.path("sub/a.yaml")).unwrap();
+    assert_eq!(world.next(), ["10.0.0.1"]);
+    assert!(start.elapsed() < Duration::from_millis(500));
+}
+
+#[test]
+fn a_folder_made_again_is_followed_each_time() {
+    let mut world = World::with_folder();
+    world.write("sub/a.yaml", "10.0.0.0");
+    world.start();
+    world.next();
+    for round in 1..=20 {
+        fs::remove_dir_all(world.path("sub")).unwrap();
+        fs::create_dir(world.path("sub")).unwrap();
+        let start = Instant::now();
+        let address = format!("10.0.0.{round}");
+        world.write("sub/a.yaml", &address);
+        world.until(&address);
+        // And it is watched, not just found by comparing files.
+        let address = format!("10.0.1.{round}");
+        world.write("sub/a.yaml", &address);
+        world.until(&address);
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{round}: {took:?}");
+    }
+}
+
+#[test]
+fn a_link_follows_its_target_which_is_left_to_settle() {
+    let mut world = World::with_folder();
+    let target = world.path("a.yaml");
+    let half = named("a", "10.0.0.1") + "---\n";
+    fs::write(&target, half.clone() + &named("b", "10.0.0.2")).unwrap();
+    symlink("../a.yaml", world.path("sub/link.yaml")).unwrap();
+    world.start();
+    assert_eq!(world.next(), ["10.0.0.1", "10.0.0.2", "synced"]);
+    let mut file = fs::File::create(&target).unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    file.write_all(half.as_bytes()).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    file.write_all(named("b", "10.0.0.3").as_bytes()).unwrap();
+    assert_eq!(world.next(), ["10.0.0.3"]);
 }
