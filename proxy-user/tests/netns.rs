@@ -4,18 +4,21 @@
 mod foreign;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/ports.rs"]
+mod ports;
 #[path = "netns/stage.rs"]
 mod stage;
 
 use foreign::Foreign;
 use installed::{links, programs_attached, qdiscs};
+use ports::tcp_ask_from;
 use proxy_user::datapath::leftovers::find;
 use proxy_user::datapath::pins::Pins;
 use stage::{BINARY, PATIENCE, SHORT, Stage, ask, eventually, expect_all, family};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use xtask::cluster::{Pod, Protocol};
+use xtask::cluster::{Node, Pod, Protocol};
 use xtask::traffic::{tcp_open, tcp_transfer, udp_ask};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
@@ -61,6 +64,51 @@ fn a_service_is_reached_from_pods_and_from_outside() {
         assert_eq!(transfer.expect("10 MB come back whole").bytes, 10 << 20);
     }
     stage.assert_undisturbed();
+}
+
+#[test]
+fn direct_connections_follow_those_through_a_service_from_the_same_port() {
+    let stage = Stage::new(&[]);
+    for port in 20_000..20_006 {
+        for to in stage.cluster_ips() {
+            tcp_ask_from(&stage.shell, port, to, PATIENCE).expect("the service answers");
+            for pod in &stage.web {
+                let direct = SocketAddr::new(family(pod.addresses(), to), stage::TARGET);
+                // The pod takes a moment to be done with the connection that came through the service.
+                eventually("the pod answers directly", || {
+                    let answer = tcp_ask_from(&stage.shell, port, direct, SHORT);
+                    answer.is_ok_and(|answer| answer == pod.name())
+                });
+            }
+        }
+    }
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn checksums_hold_where_no_device_completes_them() {
+    let stage = Stage::new(&[]);
+    let nodes = stage.cluster.nodes().iter().map(Node::namespace);
+    let pods = stage
+        .web
+        .iter()
+        .chain([&stage.shell, stage.cluster.client()]);
+    for place in nodes.chain(pods.map(Pod::namespace)) {
+        place
+            .command("ethtool", &["-K", "eth0", "tx", "off"])
+            .unwrap();
+    }
+    expect_service(&stage);
+    for to in stage.cluster_ips().into_iter().chain(stage.node_ports(2)) {
+        let inside = to.port() == stage::PORT;
+        let from = if inside {
+            &stage.shell
+        } else {
+            stage.cluster.client()
+        };
+        let transfer = tcp_transfer(from.namespace(), to, 1 << 20, PATIENCE);
+        assert_eq!(transfer.expect("1 MB comes back whole").bytes, 1 << 20);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use xtask::traffic::{Answer, Server, tcp_ask, udp_ask};
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ferrule");
 pub(crate) const PORT: u16 = 80;
 pub(crate) const NODE_PORT: u16 = 30080;
-const TARGET: u16 = 8080;
+pub(crate) const TARGET: u16 = 8080;
 /// What has to happen happens long before; what must not is given a shorter time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);

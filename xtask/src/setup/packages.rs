@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Program and the package that has it.
-const TOOLS: [(&str, &str); 3] = [
+const TOOLS: [(&str, &str); 4] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("bpftool", "bpftool"),
+    ("ethtool", "ethtool"),
 ];
 
 /// Makes sure of the programs that configure and inspect the network.
