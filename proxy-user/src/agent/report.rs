@@ -43,7 +43,8 @@ impl AgentReport {
     pub fn is_synced(&self) -> bool {
         // Loopback at least is always there, once the devices have been listed.
         let attached = |device: &DeviceReport| device.attached.is_some() || !device.is_suitable;
-        self.sync.synced && !self.devices.is_empty() && self.devices.iter().all(attached)
+        let written = self.sync.synced && self.sync.pending == 0 && self.sync.last_error.is_none();
+        written && !self.devices.is_empty() && self.devices.iter().all(attached)
     }
 }
 
