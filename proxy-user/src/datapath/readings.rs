@@ -75,8 +75,10 @@ where
     let map = open(pins, name)?;
     let capacity = MapData::from_pin(pins.map(name))?.info()?.max_entries();
     let flows: HashMap<_, Row<Tuple<A>>, Row<Flow<A>>> = map.try_into()?;
-    // A row that goes away under the walk ends it early: an estimate is all this is.
-    let used = flows.keys().take_while(Result::is_ok).count();
+    // A row that goes away under the walk starts it again, so it may count rows twice and has to be
+    // bounded: an estimate is all this is.
+    let keys = flows.keys().take_while(Result::is_ok);
+    let used = keys.take(capacity as usize).count();
     Ok(FlowFill {
         map: name.into(),
         used,
