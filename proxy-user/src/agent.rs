@@ -126,7 +126,7 @@ async fn attach(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => attacher.apply(event),
+                Some(event) => attacher.apply(event).await,
                 None => bail!("no more news of devices"),
             },
             Some(reply) = reports.recv() => {

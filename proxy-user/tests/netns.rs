@@ -8,6 +8,8 @@ mod installed;
 mod ports;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/upkeep.rs"]
+mod upkeep;
 
 use foreign::Foreign;
 use installed::{links, programs_attached, qdiscs};

@@ -79,9 +79,9 @@ impl Attacher {
     }
 
     /// Follows what happens to the devices.
-    pub fn apply(&mut self, event: DeviceEvent) {
+    pub async fn apply(&mut self, event: DeviceEvent) {
         match event {
-            DeviceEvent::Present(device) => self.present(device),
+            DeviceEvent::Present(device) => self.present(device).await,
             DeviceEvent::Gone(index) => self.gone(index),
             DeviceEvent::All(devices) => {
                 let known = self.devices.keys().copied();
@@ -92,7 +92,7 @@ impl Attacher {
                     }
                 }
                 for device in devices {
-                    self.present(device);
+                    self.present(device).await;
                 }
             }
         }
@@ -118,10 +118,11 @@ impl Attacher {
         }
     }
 
-    fn present(&mut self, device: Device) {
+    async fn present(&mut self, device: Device) {
         if let Some(known) = self.devices.get(&device.index)
             && known.device == device
             && known.problem.is_none()
+            && self.is_as_left(&device).await
         {
             return;
         }
@@ -142,6 +143,27 @@ impl Attacher {
         }
         self.devices
             .insert(device.index, Attached { device, problem });
+    }
+
+    /// Whether nobody has taken our programs off a device. Unknown counts as yes: a device that is
+    /// gone or renamed has an event of its own.
+    async fn is_as_left(&mut self, device: &Device) -> bool {
+        if device.suitability != Suitability::Suitable {
+            return true;
+        }
+        match self.method {
+            Method::Tcx => Hook::ALL.into_iter().all(|hook| {
+                let program = program(&mut self.programs, hook);
+                program
+                    .and_then(|program| tcx::is_attached(program, device, hook))
+                    .unwrap_or(true)
+            }),
+            Method::Clsact => Filters::of(device.index).await.map_or(true, |filters| {
+                Hook::ALL
+                    .into_iter()
+                    .all(|hook| filters.ours().any(|ours| ours == hook))
+            }),
+        }
     }
 
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier

@@ -23,8 +23,8 @@ pub enum DeviceEvent {
     Gone(u32),
 }
 
-/// Devices are listed again this often, should a message have been lost.
-const RELIST: Duration = Duration::from_secs(60);
+/// Devices are listed again this often, should a message have been lost or a program been taken off.
+const RELIST: Duration = Duration::from_secs(10);
 
 /// Sends what happens to the devices of this thread's network namespace, all that there are first.
 /// Ends when nobody receives any more.

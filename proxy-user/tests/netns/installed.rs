@@ -45,3 +45,13 @@ pub(crate) fn programs_attached(place: &Namespace) -> bool {
     });
     attached.unwrap()
 }
+
+/// How many tcx programs are on the two hooks of a device.
+pub(crate) fn programs_on(place: &Namespace, device: &str) -> usize {
+    let count = |kind| {
+        let query = SchedClassifier::query_tcx(device, kind);
+        query.map_or(0, |(_, programs)| programs.len())
+    };
+    let kinds = [TcAttachType::Ingress, TcAttachType::Egress];
+    place.run(|| kinds.into_iter().map(count).sum()).unwrap()
+}

@@ -220,13 +220,15 @@ pub(crate) fn family(addresses: [IpAddr; 2], like: SocketAddr) -> IpAddr {
 }
 
 /// Tries until it is so, for ten seconds.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    within(PATIENCE, what, is_so);
+}
+
+/// Tries until it is so.
+pub(crate) fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not so after {PATIENCE:?}: {what}"
-        );
+        assert!(start.elapsed() < limit, "not so after {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

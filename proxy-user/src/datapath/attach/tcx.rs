@@ -4,7 +4,7 @@ use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier};
 
 /// Puts the program on a hook: in the place of an earlier one of ours if there is a pinned link,
@@ -15,7 +15,8 @@ pub(super) fn attach(
     device: &Device,
     hook: Hook,
 ) -> Result<()> {
-    if adopt(program, pins, device, hook).is_ok() {
+    // The pinned link may be one of another device.
+    if adopt(program, pins, device, hook).is_ok() && is_attached(program, device, hook)? {
         return Ok(());
     }
     let path = pins.link(device.index, hook);
@@ -35,13 +36,19 @@ pub(super) fn attach(
     Ok(())
 }
 
-fn adopt(
-    program: &mut SchedClassifier,
-    pins: &Pins,
-    device: &Device,
-    hook: Hook,
-) -> Result<SchedClassifierLinkId> {
+/// Whether the program is on a hook.
+pub(super) fn is_attached(program: &SchedClassifier, device: &Device, hook: Hook) -> Result<bool> {
+    let id = program.info()?.id();
+    let (_, programs) = SchedClassifier::query_tcx(&device.name, hook.attach_type())
+        .with_context(|| format!("looking at {}", hook.name()))?;
+    Ok(programs.iter().any(|program| program.id() == id))
+}
+
+/// The pin keeps the link. Held here too, it would not end with its pin.
+fn adopt(program: &mut SchedClassifier, pins: &Pins, device: &Device, hook: Hook) -> Result<()> {
     let pinned = PinnedLink::from_pin(pins.link(device.index, hook))?;
     let link: SchedClassifierLink = FdLink::from(pinned).try_into()?;
-    Ok(program.attach_to_link(link)?)
+    let id = program.attach_to_link(link)?;
+    drop(program.take_link(id)?);
+    Ok(())
 }

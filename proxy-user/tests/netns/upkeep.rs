@@ -1,0 +1,104 @@
+//! What an agent keeps right after its start: programs on devices that change, or that others have
+//! taken them from.
+
+use crate::installed::programs_on;
+use crate::stage::{Stage, eventually, within};
+use std::time::Duration;
+use xtask::cluster::Namespace;
+
+/// A device is looked at again within this time if nothing happens to it.
+const RELIST: Duration = Duration::from_secs(15);
+
+fn ip(place: &Namespace, arguments: &str) {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    place.command("ip", &arguments).unwrap();
+}
+
+fn open_files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+fn is_attached(stage: &Stage, device: &str) -> bool {
+    let status = stage.agent(1).status().unwrap();
+    let devices = status["agent"]["devices"].as_array().unwrap();
+    devices
+        .iter()
+        .any(|it| it["name"] == device && !it["attached"].is_null())
+}
+
+#[test]
+fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
+    let mut stage = Stage::new(&[]);
+    let place = stage.cluster.node(1).namespace().clone();
+    ip(&place, "link add fresh type veth peer name peer");
+    eventually("both hooks are taken", || programs_on(&place, "fresh") == 2);
+    stage.take_agent(1).kill().unwrap();
+    stage.start_agent(1);
+    ip(&place, "link add bridge type bridge");
+    ip(&place, "link set fresh master bridge");
+    eventually("a port has no program", || {
+        programs_on(&place, "fresh") == 0
+    });
+    ip(&place, "link set fresh nomaster");
+    eventually("it is attached again", || {
+        programs_on(&place, "fresh") == 2 && is_attached(&stage, "fresh")
+    });
+    let before = open_files(stage.agent(1).pid());
+    for number in 0..10 {
+        let (old, new) = (format!("fresh{number}"), format!("fresh{}", number + 1));
+        let old = if number == 0 { "fresh" } else { &old };
+        ip(&place, &format!("link set {old} name {new}"));
+        eventually("the new name is known", || is_attached(&stage, &new));
+    }
+    eventually("no file stays open", || {
+        open_files(stage.agent(1).pid()) == before
+    });
+}
+
+/// Takes everything off `eth0` of the first node without telling the agent.
+fn strip(stage: &Stage, method: &str) {
+    let node = stage.cluster.node(1);
+    if method == "clsact" {
+        let arguments = ["qdisc", "del", "dev", "eth0", "clsact"];
+        node.namespace().command("tc", &arguments).unwrap();
+        return;
+    }
+    let arguments = ["-o", "link", "show", "eth0"];
+    let line = node.namespace().command("ip", &arguments).unwrap();
+    let (index, _) = line.split_once(':').unwrap();
+    for hook in ["ingress", "egress"] {
+        let pin = format!("ferrule/links/{}-{hook}", index.trim());
+        std::fs::remove_file(node.paths().bpffs.join(pin)).unwrap();
+    }
+    eventually("the links are gone", || {
+        programs_on(node.namespace(), "eth0") == 0
+    });
+}
+
+fn is_on(place: &Namespace, method: &str) -> bool {
+    if method == "tcx" {
+        return programs_on(place, "eth0") == 2;
+    }
+    ["ingress", "egress"].iter().all(|hook| {
+        let filters = ["filter", "show", "dev", "eth0", hook];
+        let filters = place.command("tc", &filters);
+        filters.is_ok_and(|filters| filters.contains("handle"))
+    })
+}
+
+#[test]
+fn what_others_take_off_a_device_is_put_back() {
+    for method in ["tcx", "clsact"] {
+        let stage = Stage::new(&["--attach", method]);
+        let place = stage.cluster.node(1).namespace();
+        strip(&stage, method);
+        assert!(!is_on(place, method));
+        ip(place, "link set dev eth0 txqueuelen 500");
+        eventually("an event is enough", || is_on(place, method));
+        strip(&stage, method);
+        within(RELIST, "so is time", || is_on(place, method));
+        assert!(is_attached(&stage, "eth0"));
+    }
+}
