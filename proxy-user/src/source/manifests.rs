@@ -116,10 +116,15 @@ impl Manifests {
         self.compared = Instant::now();
         let watch = self.watch.as_ref();
         let is_writing = |name: &str| watch.is_some_and(|watch| watch.is_writing(name));
-        let changes = match self.folder.changes(look, is_writing) {
+        let mut changes = match self.folder.changes(look, is_writing) {
             Ok(changes) => changes,
             Err(error) => return self.complain(&error),
         };
+        if let Some(watch) = self.watch.as_mut().filter(|_| !changes.is_empty()) {
+            watch.catch_up();
+            // Possibly read while it was written. It is read again.
+            changes.retain(|(name, change)| change.is_gone() || !watch.is_in_motion(name));
+        }
         let mut events = self.say(Vec::new());
         events.extend(self.update(changes));
         if !self.synced {

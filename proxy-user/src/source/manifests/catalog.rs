@@ -32,6 +32,13 @@ pub(super) enum Change {
     Gone,
 }
 
+impl Change {
+    /// Whether the file is gone.
+    pub(super) const fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+}
+
 impl Catalog {
     /// Takes in changes of files, by name; returns what they mean. Problems are reported under
     /// the names that `display` makes of file names.

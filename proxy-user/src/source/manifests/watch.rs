@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A finished change may be one of several: wait this long for the others.
 const SETTLED: Duration = Duration::from_millis(3);
+/// How late notices may come in.
+const LATE: Duration = Duration::from_millis(1);
 /// How long to wait for a notice.
 pub(super) const IDLE: Duration = Duration::from_millis(200);
 /// A file that is being written and of which nothing is heard for so long is taken as finished.
@@ -26,6 +28,8 @@ pub(super) struct Watch {
     writing: BTreeMap<String, Instant>,
     /// The folder was removed or renamed, and the watch went with it.
     lost: bool,
+    /// What came in while the last look was taken.
+    next: Option<Look>,
     _watcher: RecommendedWatcher,
 }
 
@@ -75,6 +79,7 @@ impl Watch {
             notices,
             writing: BTreeMap::new(),
             lost: false,
+            next: None,
             _watcher: watcher,
         })
     }
@@ -91,8 +96,9 @@ impl Watch {
 
     /// Waits for a change and until it has settled; `None` if there was none for a while.
     pub(super) fn wait(&mut self) -> Option<Look> {
-        let mut look = Look::default();
-        let mut until = None;
+        let next = self.next.take();
+        let mut until = next.as_ref().map(|_| Instant::now() + SETTLED);
+        let mut look = next.unwrap_or_default();
         let idle = Instant::now() + IDLE;
         loop {
             let timeout = until.unwrap_or(idle);
@@ -110,6 +116,27 @@ impl Watch {
         }
         look.suspects.extend(self.silent());
         (until.is_some() || !look.suspects.is_empty()).then_some(look)
+    }
+
+    /// Takes in what has been noticed while files were read.
+    pub(super) fn catch_up(&mut self) {
+        let mut look = self.next.take().unwrap_or_default();
+        let mut found = false;
+        let until = Instant::now() + LATE;
+        loop {
+            let timeout = until.saturating_duration_since(Instant::now());
+            let Ok(notice) = self.notices.recv_timeout(timeout) else {
+                break;
+            };
+            found |= self.take_in(&mut look, notice);
+        }
+        self.next = (found || !look.suspects.is_empty()).then_some(look);
+    }
+
+    /// Whether the file is being written, or has been while it was read.
+    pub(super) fn is_in_motion(&self, name: &str) -> bool {
+        let next = self.next.as_ref();
+        self.is_writing(name) || next.is_some_and(|next| next.suspects.contains(name))
     }
 
     /// Whether there is something to look at.
