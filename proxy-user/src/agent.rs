@@ -9,6 +9,7 @@ use crate::datapath::attach::Attacher;
 use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
+use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
@@ -53,17 +54,12 @@ async fn serve(run: &Run) -> Result<()> {
     let mut loaded = object::load(&options)?;
     let log = run
         .log_decisions
-        .then(|| object::log_decisions(&mut loaded.programs))
-        .transpose()?;
+        .then(|| object::log_decisions(&mut loaded.programs));
+    let log = log.transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
     let attacher = Attacher::new(loaded.programs, pins, run.attach.method());
 
-    let (events_in, events) = mpsc::channel(16);
-    let manifests = Manifests::new(&run.manifests);
-    std::thread::Builder::new()
-        .name("manifests".into())
-        .spawn(move || manifests.run(&events_in))
-        .context("starting the manifests thread")?;
+    let events = follow_manifests(&run.manifests)?;
     let (requests_in, requests) = mpsc::channel(4);
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);
@@ -94,6 +90,17 @@ async fn serve(run: &Run) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The blocking source gets a thread of its own.
+fn follow_manifests(folder: &Path) -> Result<mpsc::Receiver<Vec<Event>>> {
+    let (events_in, events) = mpsc::channel(16);
+    let manifests = Manifests::new(folder);
+    std::thread::Builder::new()
+        .name("manifests".into())
+        .spawn(move || manifests.run(&events_in))
+        .context("starting the manifests thread")?;
+    Ok(events)
 }
 
 fn settings(run: &Run) -> Result<Settings> {

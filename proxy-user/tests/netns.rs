@@ -333,6 +333,13 @@ fn cleanup_leaves_nothing_behind() {
         assert_eq!(cleanup(&[]), "nothing to remove\n");
         assert!(!paths.bpffs.join("ferrule").exists(), "nothing is pinned");
         assert!(!paths.run_dir.exists(), "the run folder is gone");
+        std::fs::create_dir(&paths.run_dir).unwrap();
+        std::fs::write(paths.run_dir.join("foreign"), "").unwrap();
+        assert!(!cleanup(&[]).contains("foreign"), "files of others stay");
+        assert!(
+            paths.run_dir.join("foreign").exists(),
+            "files of others stay"
+        );
         assert!(!qdiscs(&place).contains("clsact"));
         assert!(!programs_attached(&place), "no program is left on a device");
         assert!(ask(&stage.shell, Protocol::Tcp, stage.cluster_ips()[0], SHORT).is_err());

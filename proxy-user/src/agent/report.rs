@@ -6,7 +6,7 @@ use crate::datapath::attach::DeviceReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
@@ -140,23 +140,45 @@ pub fn ask(run_dir: &Path) -> Result<Option<AgentReport>> {
     ))
 }
 
-/// Stops the agent that runs on this folder, and waits for its end; says which process it was.
+/// A run folder without an agent, and kept so as long as this value lives.
+pub struct Stopped {
+    /// The agent that was stopped, if there was one.
+    pub pid: Option<u32>,
+    _lock: Option<File>,
+}
+
+/// Stops the agent that runs on this folder, and waits for its end. One that is just starting is
+/// waited for first.
 ///
 /// # Errors
-/// It does not stop.
-pub fn stop(run_dir: &Path) -> Result<Option<u32>> {
-    let Some(agent) = ask(run_dir)? else {
-        return Ok(None);
-    };
-    send(run_dir, STOP)?;
-    let deadline = Instant::now() + TIMEOUT;
-    while super::lock(run_dir).is_err() {
-        if Instant::now() > deadline {
-            bail!("the agent (process {}) does not stop", agent.pid);
-        }
-        std::thread::sleep(Duration::from_millis(10));
+/// It neither answers nor stops.
+pub fn stop(run_dir: &Path) -> Result<Stopped> {
+    let deadline = Instant::now() + 2 * TIMEOUT;
+    let mut pid = None;
+    if !run_dir
+        .try_exists()
+        .with_context(|| format!("looking at {}", run_dir.display()))?
+    {
+        return Ok(Stopped { pid, _lock: None });
     }
-    Ok(Some(agent.pid))
+    loop {
+        if pid.is_none()
+            && let Some(agent) = ask(run_dir)?
+        {
+            pid = Some(agent.pid);
+            send(run_dir, STOP)?;
+        }
+        match super::lock(run_dir) {
+            Ok(lock) => {
+                return Ok(Stopped {
+                    pid,
+                    _lock: Some(lock),
+                });
+            }
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 /// Sends a request and returns all of the answer; `None` if nobody listens.

@@ -34,7 +34,9 @@ pub fn run(cleanup: &Cleanup) -> Result<()> {
         .enable_all()
         .build()?;
     let Cleanup { dry_run, place } = cleanup;
-    if !dry_run && let Some(pid) = stop(&place.run_dir)? {
+    // Held until the end: no agent may start while things are removed.
+    let stopped = (!dry_run).then(|| stop(&place.run_dir)).transpose()?;
+    if let Some(pid) = stopped.as_ref().and_then(|stopped| stopped.pid) {
         say(&format!("stopped the agent (process {pid})\n"));
     }
     let found = runtime.block_on(find(&Pins::new(&place.bpffs), &place.run_dir))?;

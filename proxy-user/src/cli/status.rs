@@ -122,15 +122,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
     )?;
     writeln!(text, "Masked flows: source ports {min}-{max}")?;
     writeln!(text, "Services: {}", sync.services)?;
-    let row = |name: &str, count: crate::sync::PerFamily| {
-        [name.to_owned(), count.v4.to_string(), count.v6.to_string()]
-    };
-    let rows = [
-        row("service ports", sync.service_ports),
-        row("frontends", sync.frontends),
-        row("backends", sync.backends),
-    ];
-    write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))?;
+    render_counts(text, sync)?;
     if let Some(error) = &sync.last_error {
         writeln!(
             text,
@@ -140,6 +132,18 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
     }
     render_devices(text, devices)?;
     render_objects(text, sync)
+}
+
+fn render_counts(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Result {
+    let row = |name: &str, count: crate::sync::PerFamily| {
+        [name.to_owned(), count.v4.to_string(), count.v6.to_string()]
+    };
+    let rows = [
+        row("service ports", sync.service_ports),
+        row("frontends", sync.frontends),
+        row("backends", sync.backends),
+    ];
+    write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))
 }
 
 fn render_devices(

@@ -51,6 +51,11 @@ impl Leftover {
 /// # Errors
 /// The devices can't be listed.
 pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
+    for place in [pins.root(), run_dir] {
+        // Without the right to look, nothing would seem to be there.
+        let seen = place.try_exists();
+        seen.with_context(|| format!("looking at {}", place.display()))?;
+    }
     let devices = devices::current().await?;
     let mut found = links(pins);
     for device in &devices {
@@ -61,11 +66,23 @@ pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
         pins.own_qdiscs().into_iter().map(|index| pins.qdisc(index)),
     ));
     found.extend(folders(pins.folders()));
-    found.extend(files(
-        ["ferrule.sock", "ferrule.lock"].map(|name| run_dir.join(name)),
-    ));
-    found.extend(folders([run_dir.to_owned()]));
+    found.extend(files(RUN_FILES.map(|name| run_dir.join(name))));
+    let run_folder = is_ours_alone(run_dir).then(|| run_dir.to_owned());
+    found.extend(folders(run_folder));
     Ok(found)
+}
+
+const RUN_FILES: [&str; 2] = ["ferrule.sock", "ferrule.lock"];
+
+/// Whether nothing but our files is in the run folder.
+fn is_ours_alone(run_dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(run_dir) else {
+        return false;
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names
+        .into_iter()
+        .all(|name| RUN_FILES.iter().any(|ours| name == *ours))
 }
 
 fn links(pins: &Pins) -> Vec<Leftover> {

@@ -1,5 +1,6 @@
 //! What an agent keeps right after its start: programs on devices that change, or that others have
 //! taken them from.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::installed::programs_on;
 use crate::stage::{Stage, eventually, within};
