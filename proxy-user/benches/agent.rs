@@ -3,6 +3,8 @@
 
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/links.rs"]
+mod links;
 #[path = "support/manifest.rs"]
 mod manifest;
 #[path = "support/stats.rs"]
@@ -72,8 +74,8 @@ fn main() -> Result<()> {
 fn report(manifest: &Samples, devices: &Times) {
     println!("{:44}{:>6}{:>9}{:>9}{:>9}", "", "N", "p50", "p99", "most");
     row("manifest changed -> map row changed", manifest);
-    row("veth requested -> device is there", &devices.there);
-    row("veth requested -> both in force", &devices.in_force);
+    row("veth requested -> both ends up", &devices.up);
+    row("veth requested -> programs in force", &devices.in_force);
     row("veth requested -> calls returned", &devices.returned);
     println!();
     verdict("manifest to map", MANIFEST, manifest);

@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use proxy_common::{Counter, Verdict};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
+use socket2::SockRef;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +16,9 @@ use xtask::cluster::Namespace;
 
 /// Between two packets.
 const INTERVAL: Duration = Duration::from_micros(200);
-/// All neighbours: nobody has to be known for that, and nobody answers.
-const TO: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-const DISCARD: u16 = 9;
+/// To all on the link: takes no route, no address and no neighbour, so what the device needs is to
+/// be up. IPv6 would wait for the kernel's watch over carriers, sometimes for a second.
+const TO: (Ipv4Addr, u16) = (Ipv4Addr::BROADCAST, 9);
 /// What a packet counts as at ingress. The node itself sends no TCP and no UDP, so nothing that its
 /// egress meets adds to it.
 const COUNTER: Counter = Counter::Passed(Verdict::NotService);
@@ -41,15 +42,15 @@ impl Seen {
     }
 }
 
-/// Sends packets through the device of this index, as long as the work takes.
+/// Sends packets through the device of this name, from when it is up, as long as the work takes.
 pub(crate) fn during<T>(
     place: &Namespace,
-    index: u32,
+    device: &str,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let sender = scope.spawn(|| place.run(|| send(index, &is_done))?);
+        let sender = scope.spawn(|| place.run(|| send(device, &is_done))?);
         let result = work();
         is_done.store(true, Ordering::Relaxed);
         let sent = sender.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -59,12 +60,17 @@ pub(crate) fn during<T>(
     })
 }
 
-fn send(index: u32, is_done: &AtomicBool) -> io::Result<()> {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-    let to = SocketAddrV6::new(TO, DISCARD, 0, index);
+fn send(device: &str, is_done: &AtomicBool) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_broadcast(true)?;
+    let bind = || SockRef::from(&socket).bind_device(Some(device.as_bytes()));
+    let mut is_bound = false;
     while !is_done.load(Ordering::Relaxed) {
-        // The device has no carrier while the other end moves.
-        let _ = socket.send_to(b"ferrule", to);
+        is_bound = is_bound || bind().is_ok();
+        if is_bound {
+            // The device may not be up yet.
+            let _ = socket.send_to(b"ferrule", TO);
+        }
         thread::sleep(INTERVAL);
     }
     Ok(())
