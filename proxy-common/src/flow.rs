@@ -42,18 +42,6 @@ impl<A: Address> Tuple<A> {
         }
     }
 
-    /// The same with another source.
-    #[inline(always)]
-    pub fn with_src(self, (src, sport): (A, Port)) -> Self {
-        Self { src, sport, ..self }
-    }
-
-    /// The same with another destination.
-    #[inline(always)]
-    pub fn with_dst(self, (dst, dport): (A, Port)) -> Self {
-        Self { dst, dport, ..self }
-    }
-
     /// IP protocol number.
     #[inline(always)]
     pub const fn proto_number(&self) -> u32 {
@@ -157,12 +145,7 @@ impl<A: Address> Flow<A> {
             dst: original.src,
             sport: original.dport,
             dport: original.sport,
-            hook: role.hook() as u8,
-            closing: 0,
-            role: role as u16,
-            address_delta: deltas.0,
-            port_delta: deltas.1,
-            backend,
+            ..Self::new(role, original, deltas, backend)
         }
     }
 

@@ -80,8 +80,9 @@ impl Frontend {
 /// Value of `SERVICES`: where the service's region lies in `SLOTS`, and which generation of it is
 /// meant.
 ///
-/// One aligned 64-bit word, so that replacing it is a single store: the moment at which a new
-/// region takes over. 0 is "no such service".
+/// One aligned 64-bit word: replacing it is the moment at which a new region takes over. A reader that
+/// sees half of each (the kernel copies the word as memory) finds a region of another generation, and
+/// looks again. 0 is "no such service".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct ServiceWord {

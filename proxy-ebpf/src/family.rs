@@ -2,14 +2,14 @@
 
 use crate::checksum::Delta;
 use crate::nat;
-use crate::packet::{Packet, Zero};
+use crate::packet::Packet;
 use crate::parse::{self, Headers};
-use proxy_common::{AddrV4, AddrV6, Address, DropReason, NodeConfig, Proto, Tuple, Verdict};
+use proxy_common::{AddrV4, AddrV6, Address, DropReason, NodeConfig, Tuple, Verdict};
 
 /// An IP family, named by its address type.
 pub trait Family: Address {
     /// Finds addresses, ports and offsets; `Err` is why the packet is none of ours.
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<Self>, Verdict>;
+    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict>;
 
     /// What a tuple's addresses add to a one's complement sum when they replace another's.
     fn address_delta(old: &Tuple<Self>, new: &Tuple<Self>) -> u32;
@@ -27,14 +27,11 @@ pub trait Family: Address {
 
     /// Whether an address is inside `--cluster-cidr`; everything is where that isn't configured.
     fn in_cluster(self, config: &NodeConfig) -> bool;
-
-    /// What a zero in this protocol's checksum field means.
-    fn zero_checksum(proto: Proto) -> Zero;
 }
 
 impl Family for AddrV4 {
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
         parse::ipv4(packet)
     }
 
@@ -65,19 +62,11 @@ impl Family for AddrV4 {
     fn in_cluster(self, config: &NodeConfig) -> bool {
         self.be() & config.v4.cluster_mask.be() == config.v4.cluster_cidr.be()
     }
-
-    #[inline(always)]
-    fn zero_checksum(proto: Proto) -> Zero {
-        match proto {
-            Proto::Tcp => Zero::Sum,
-            Proto::Udp => Zero::NoChecksum,
-        }
-    }
 }
 
 impl Family for AddrV6 {
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Headers<Self>, Verdict> {
+    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
         parse::ipv6(packet)
     }
 
@@ -112,14 +101,5 @@ impl Family for AddrV6 {
         let cidr = config.v6.cluster_cidr.be();
         let differ = |index: usize| (words[index] & mask[index]) ^ cidr[index];
         differ(0) | differ(1) | differ(2) | differ(3) == 0
-    }
-
-    #[inline(always)]
-    fn zero_checksum(proto: Proto) -> Zero {
-        match proto {
-            Proto::Tcp => Zero::Sum,
-            // Never sent as zero over IPv6 (RFC 8200 section 8.1), so no sum may become it either.
-            Proto::Udp => Zero::NoChecksum,
-        }
     }
 }

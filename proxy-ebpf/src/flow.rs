@@ -33,7 +33,7 @@ pub fn carries<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, headers: &He
     if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
         return true;
     }
-    headers.proto == Proto::Udp && service::is_current(kernel, flow.backend)
+    headers.proto == Proto::Udp && service::known(kernel, flow.backend).is_some()
 }
 
 /// Marks the way back of a connection that its client has reset.

@@ -4,7 +4,7 @@
 use crate::checksum;
 use crate::family::Family;
 use crate::flow::Plan;
-use crate::packet::{Packet, Part};
+use crate::packet::{Packet, Part, Zero};
 use crate::parse::Headers;
 use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};
 
@@ -66,7 +66,7 @@ pub fn apply<A: Family, P: Packet>(
     packet.store(headers.transport, new.ports)?;
     A::store_addresses(packet, headers, new.addresses, new.address_delta)?;
     let field = headers.transport + checksum_offset(headers.proto);
-    let zero = A::zero_checksum(headers.proto);
+    let zero = zero_checksum(headers.proto);
     packet.adjust_checksum(field, new.address_delta, Part::PseudoHeader, zero)?;
     if checksum::is_change(new.port_delta) {
         packet.adjust_checksum(field, new.port_delta, Part::Payload, zero)?;
@@ -111,5 +111,15 @@ const fn checksum_offset(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_CHECKSUM,
         Proto::Udp => UDP_CHECKSUM,
+    }
+}
+
+/// Over IPv6 no datagram is without a checksum (RFC 8200 section 8.1), so no sum may become zero there
+/// either.
+#[inline(always)]
+const fn zero_checksum(proto: Proto) -> Zero {
+    match proto {
+        Proto::Tcp => Zero::Sum,
+        Proto::Udp => Zero::NoChecksum,
     }
 }

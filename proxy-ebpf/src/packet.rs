@@ -17,7 +17,7 @@ pub enum Part {
 pub enum Zero {
     /// A sum like any other (TCP).
     Sum,
-    /// "No checksum" (UDP over IPv4, RFC 768): stays zero, and no sum may become it.
+    /// "No checksum" (UDP, RFC 768): stays zero, and no sum may become it.
     NoChecksum,
 }
 

@@ -4,10 +4,6 @@ use crate::packet::Packet;
 use bytemuck::{Pod, Zeroable};
 use proxy_common::{AddrV4, AddrV6, Port, Proto, Tuple, Verdict};
 
-/// As many bytes as the longest headers that [`ipv4`] and [`ipv6`] read: Ethernet, IPv4 with all
-/// options, TCP without any.
-pub const LONGEST_HEADERS: usize = 14 + 60 + 20;
-
 /// What a packet says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<A> {
@@ -112,11 +108,15 @@ const TCP_FLAGS: usize = 13;
 
 /// Finds the headers of an IPv4 packet.
 #[inline(always)]
-pub fn ipv4<P: Packet>(packet: &P) -> Result<Headers<AddrV4>, Verdict> {
+pub fn ipv4<P: Packet>(packet: &mut P) -> Result<Headers<AddrV4>, Verdict> {
+    packet.make_readable(P::NETWORK + size_of::<Ipv4Header>() + TCP_LENGTH);
     let ip: Ipv4Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
     let ihl = usize::from(ip.version_ihl & 0xf) << 2;
     if ip.version_ihl >> 4 != 4 || ihl < size_of::<Ipv4Header>() {
         return Err(Verdict::Malformed);
+    }
+    if ihl > size_of::<Ipv4Header>() {
+        packet.make_readable(P::NETWORK + ihl + TCP_LENGTH);
     }
     if ip.fragment & FRAGMENT_MASK.to_be() != 0 {
         return Err(Verdict::Fragment);
@@ -141,7 +141,8 @@ pub fn ipv4<P: Packet>(packet: &P) -> Result<Headers<AddrV4>, Verdict> {
 
 /// Finds the headers of an IPv6 packet.
 #[inline(always)]
-pub fn ipv6<P: Packet>(packet: &P) -> Result<Headers<AddrV6>, Verdict> {
+pub fn ipv6<P: Packet>(packet: &mut P) -> Result<Headers<AddrV6>, Verdict> {
+    packet.make_readable(P::NETWORK + size_of::<Ipv6Header>() + TCP_LENGTH);
     let ip: Ipv6Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
     if u32::from_be(ip.version_class_flow) >> 28 != 6 {
         return Err(Verdict::Malformed);

@@ -5,7 +5,7 @@ use crate::flow::Plan;
 use crate::kernel::Kernel;
 use crate::nat::Translation;
 use crate::packet::Packet;
-use crate::parse::{Headers, LONGEST_HEADERS};
+use crate::parse::Headers;
 use crate::{Fate, Verdict, flow, nat, service};
 use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, AddrV6, BackendRef, FlowRole, Frontend, Hook};
@@ -21,7 +21,6 @@ where
     P: Packet,
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
-    packet.make_readable(LONGEST_HEADERS);
     match packet.ethertype() {
         IPV4 => parsed::<AddrV4, P, K>(packet, kernel, ingress_of),
         IPV6 => parsed::<AddrV6, P, K>(packet, kernel, ingress_of),
@@ -36,7 +35,6 @@ where
     P: Packet,
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
-    packet.make_readable(LONGEST_HEADERS);
     match packet.ethertype() {
         IPV4 => parsed::<AddrV4, P, K>(packet, kernel, egress_of),
         IPV6 => parsed::<AddrV6, P, K>(packet, kernel, egress_of),

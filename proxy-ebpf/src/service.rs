@@ -48,7 +48,7 @@ pub fn choose<A: Family, K: Kernel<A>>(
 
 /// The backend that the flow has had, if it still exists.
 #[inline(always)]
-fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
+pub fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
     let backend = kernel.backend(reference.id).copied()?;
     (reference.generation != 0 && backend.generation == reference.generation).then_some(backend)
 }
@@ -88,14 +88,6 @@ fn pick<A: Family, K: Kernel<A>>(
         return Err(torn);
     }
     Ok((id, backend))
-}
-
-/// Whether the backend of a flow is still the one that was chosen.
-#[inline(always)]
-pub fn is_current<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> bool {
-    kernel
-        .backend(reference.id)
-        .is_some_and(|row| row.generation == reference.generation)
 }
 
 /// Whether the reply would miss this node unless the source is masked: the backend would talk to

@@ -153,8 +153,8 @@ fn service_word(id: u32) -> ServiceWord {
     let Some(word) = SERVICES.get_ptr(id) else {
         return ServiceWord::NONE;
     };
-    // SAFETY: non-null and aligned by the map's definition. Volatile makes it one load: the agent
-    // replaces the word by one store while we read.
+    // SAFETY: non-null and aligned by the map's definition. Volatile makes it one load, so that
+    // region and generation are of one read while the agent replaces the word.
     ServiceWord::from_word(unsafe { word.read_volatile() })
 }
 

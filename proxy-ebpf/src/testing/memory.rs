@@ -10,11 +10,21 @@ use proxy_common::{
     AddrV4, AddrV6, Backend, Flow, Frontend, FrontendKey, Hook, NodeConfig, ServiceWord, Tuple,
 };
 
-/// A packet in memory, all of it readable.
+/// A packet in memory of which, as in a socket buffer, not all can be read at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPacket {
-    /// From the Ethernet header on.
-    pub bytes: Vec<u8>,
+    bytes: Vec<u8>,
+    readable: usize,
+}
+
+impl MemoryPacket {
+    /// From the Ethernet header on, which alone is readable.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.to_vec(),
+            readable: bytes.len().min(Self::NETWORK),
+        }
+    }
 }
 
 impl Packet for MemoryPacket {
@@ -24,22 +34,28 @@ impl Packet for MemoryPacket {
         self.load::<u16>(12).map_or(0, u16::from_be)
     }
 
-    fn make_readable(&mut self, _length: usize) {}
+    fn make_readable(&mut self, length: usize) {
+        self.readable = self.readable.max(length.min(self.bytes.len()));
+    }
 
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
-        let bytes = self.bytes.get(offset..offset + size_of::<T>())?;
+        let readable = &self.bytes[..self.readable];
+        let bytes = readable.get(offset..offset + size_of::<T>())?;
         Some(bytemuck::pod_read_unaligned(bytes))
     }
 
     fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        if offset + size_of::<T>() > self.readable {
+            return Err(DropReason::RewriteFailed);
+        }
+        self.store_uncovered(offset, value)
+    }
+
+    fn store_uncovered<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
         let range = offset..offset + size_of::<T>();
         let bytes = self.bytes.get_mut(range).ok_or(DropReason::RewriteFailed)?;
         bytes.copy_from_slice(bytemuck::bytes_of(&value));
         Ok(())
-    }
-
-    fn store_uncovered<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
-        self.store(offset, value)
     }
 
     fn adjust_checksum(
@@ -49,6 +65,8 @@ impl Packet for MemoryPacket {
         _part: Part,
         zero: Zero,
     ) -> Result<(), DropReason> {
+        // The kernel's helper reads beyond the linear part.
+        self.make_readable(offset + size_of::<u16>());
         let old: u16 = self.load(offset).ok_or(DropReason::RewriteFailed)?;
         if zero == Zero::NoChecksum && old == 0 {
             return Ok(());
@@ -59,7 +77,7 @@ impl Packet for MemoryPacket {
         } else {
             new
         };
-        self.store(offset, new)
+        self.store_uncovered(offset, new)
     }
 }
 
@@ -156,9 +174,7 @@ fn xorshift(state: &std::cell::Cell<u32>) -> u32 {
 
 /// Runs the program of a hook on a packet.
 pub fn run_hook(world: &mut World, hook: Hook, bytes: &[u8]) -> (Fate, Vec<u8>) {
-    let mut packet = MemoryPacket {
-        bytes: bytes.to_vec(),
-    };
+    let mut packet = MemoryPacket::new(bytes);
     let fate = match hook {
         Hook::Ingress => pipeline::ingress(&mut packet, world),
         Hook::Egress => pipeline::egress(&mut packet, world),

@@ -10,7 +10,7 @@ use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Verdict};
 use proxy_ebpf::nat::{self, Translation};
 use proxy_ebpf::packet::Packet;
-use proxy_ebpf::parse::{self, LONGEST_HEADERS};
+use proxy_ebpf::parse;
 
 #[classifier]
 fn rewrite_direct(context: TcContext) -> i32 {
@@ -25,12 +25,12 @@ fn rewrite_copied(context: TcContext) -> i32 {
 /// Gives the packet another destination; any will do, and so will any deltas.
 #[inline(always)]
 fn rewrite<P: Packet>(packet: &mut P) -> i32 {
-    packet.make_readable(LONGEST_HEADERS);
     let Ok(headers) = parse::ipv4(packet) else {
         return FAILED;
     };
     let backend = (AddrV4::from_be(0x0100_f40a), Port::new(8080));
-    let to = headers.tuple.with_dst(backend);
+    let mut to = headers.tuple;
+    (to.dst, to.dport) = backend;
     let flow = Flow::new(FlowRole::Dnat, &to, (0x1234, 0x5678), BackendRef::zeroed());
     match nat::apply(packet, &headers, &Translation::known(&flow)) {
         Ok(()) => {
