@@ -16,7 +16,7 @@ use installed::{links, programs_attached, qdiscs};
 use ports::tcp_ask_from;
 use proxy_user::datapath::leftovers::find;
 use proxy_user::datapath::pins::Pins;
-use stage::{BINARY, PATIENCE, SHORT, Stage, ask, eventually, expect_all, family};
+use stage::{PATIENCE, SHORT, Stage, ask, binary, eventually, expect_all, family};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -314,7 +314,7 @@ fn cleanup_leaves_nothing_behind() {
         let cleanup = |extra: &[&str]| {
             let arguments = ["cleanup"].iter().chain(extra).copied();
             let arguments: Vec<&str> = arguments.chain(places.iter().map(String::as_str)).collect();
-            place.command(BINARY, &arguments).unwrap()
+            place.command(&binary().to_string_lossy(), &arguments).unwrap()
         };
         let dry = cleanup(&["--dry-run"]);
         assert!(dry.contains("would remove"), "{dry}");
@@ -427,7 +427,7 @@ fn status_tells_what_is_there_with_and_without_an_agent() {
     let node = stage.cluster.node(1);
     let (place, paths) = (node.namespace().clone(), node.paths().clone());
     stage.take_agent(1).kill().unwrap();
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command
         .arg("status")
         .arg("--bpffs")
@@ -447,7 +447,7 @@ fn two_agents_on_one_node_are_one_too_many() {
     let stage = Stage::new(&[]);
     let node = stage.cluster.node(1);
     // Kept if it has not ended yet.
-    let _second = node.start_agent(Path::new(BINARY), &[]);
+    let _second = node.start_agent(&binary(), &[]);
     eventually("the second one gives up", || {
         let log = std::fs::read_to_string(&node.paths().log).unwrap();
         log.contains("another agent holds")
@@ -463,7 +463,7 @@ fn maps_of_another_size_are_replaced_without_losing_the_service() {
     let mut agent = stage
         .cluster
         .node(1)
-        .start_agent(Path::new(BINARY), &[])
+        .start_agent(&binary(), &[])
         .unwrap();
     agent.wait_synced(PATIENCE).unwrap();
     assert!(
@@ -482,7 +482,7 @@ fn the_other_way_of_attaching_takes_the_place_of_the_first() {
         stage.take_agent(1).kill().unwrap();
         let node = stage.cluster.node(1);
         let mut agent = node
-            .start_agent(Path::new(BINARY), &["--attach", method])
+            .start_agent(&binary(), &["--attach", method])
             .unwrap();
         agent.wait_synced(PATIENCE).unwrap();
         let filters = ["filter", "show", "dev", "eth0", "ingress"];

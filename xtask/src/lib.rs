@@ -14,4 +14,5 @@ pub mod setup;
 pub mod test;
 pub mod tidy;
 pub mod traffic;
+pub mod vm;
 pub mod workspace;

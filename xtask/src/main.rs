@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{bench, demo, setup, test, tidy};
+use xtask::{bench, demo, setup, test, tidy, vm};
 
 /// Ferrule's development commands.
 #[derive(Debug, Parser)]
@@ -24,6 +24,11 @@ enum Task {
     Bench(bench::Options),
     /// Check the rules of the repository.
     Tidy(tidy::Options),
+    /// Run the tests on other kernels, in virtual machines.
+    Vm(vm::Options),
+    /// Be the first process of a virtual machine.
+    #[command(hide = true)]
+    Guest(vm::guest::Options),
     /// Serve as one pod of a demo that stays up.
     #[command(hide = true)]
     Serve(demo::Serve),
@@ -36,6 +41,8 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Tidy(options) => tidy::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Vm(options) => vm::run(&options),
+        Task::Guest(options) => vm::guest::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Serve(options) => demo::serve(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

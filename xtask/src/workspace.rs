@@ -49,15 +49,21 @@ fn installed_programs() -> Option<PathBuf> {
     Some(home.join("bin"))
 }
 
+/// Cargo's folder for what it builds.
+///
+/// # Errors
+/// As [`root`].
+pub fn target() -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.map_or_else(|| root().map(|root| root.join("target")), Ok)
+}
+
 /// The file for a step's output.
 ///
 /// # Errors
 /// When its folder can't be created.
 pub fn log_file(name: &str) -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let folder = target
-        .map_or_else(|| root().map(|root| root.join("target")), Ok)?
-        .join("xtask");
+    let folder = target()?.join("xtask");
     fs::create_dir_all(&folder).with_context(|| format!("can't create {}", folder.display()))?;
     Ok(folder.join(format!("{name}.log")))
 }

@@ -7,12 +7,11 @@ use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::pins::Pins;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use xtask::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort};
 use xtask::traffic::{Answer, Server, tcp_ask, udp_ask};
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ferrule");
 pub(crate) const PORT: u16 = 80;
 pub(crate) const NODE_PORT: u16 = 30080;
 pub(crate) const TARGET: u16 = 8080;
@@ -21,6 +20,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
 /// Small flow tables: a machine holds many of them during tests.
 const FLOWS: [&str; 2] = ["--max-flows", "65536"];
+
+/// The agent. A virtual machine has it elsewhere than where it was built.
+pub(crate) fn binary() -> PathBuf {
+    let elsewhere = std::env::var_os("CARGO_BIN_EXE_ferrule");
+    elsewhere.map_or_else(|| env!("CARGO_BIN_EXE_ferrule").into(), PathBuf::from)
+}
 
 /// Three nodes; pod `shell` on the first, a pod of service `web` on each, all agents in sync.
 pub(crate) struct Stage {
@@ -63,7 +68,7 @@ impl Stage {
         let agent = self
             .cluster
             .node(node)
-            .start_agent(Path::new(BINARY), &self.extra_args);
+            .start_agent(&binary(), &self.extra_args);
         let mut agent = agent.expect("the agent starts");
         agent
             .wait_synced(PATIENCE)

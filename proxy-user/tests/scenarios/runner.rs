@@ -7,7 +7,7 @@ use proxy_user::sync::{Settings, Sync};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Beyond what any scenario needs; what is pending then can't be helped.
 const TURNS: usize = 200;
@@ -250,6 +250,9 @@ fn key(line: &str) -> ObjectKey {
     }
 }
 
+/// A virtual machine has them elsewhere than where the test was built.
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
+    let elsewhere = std::env::var_os("CARGO_MANIFEST_DIR");
+    let package = elsewhere.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.join("tests/scenarios")
 }

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 
 pub use compiler::Toolchain;
+pub(crate) use packages::find;
 
 /// Flags of `cargo xtask setup`.
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ pub enum Need {
     Tools,
     /// A compiler and a linker for BPF.
     Compiler,
+    /// QEMU, and what unpacks kernels.
+    Guests,
 }
 
 /// A need that this machine does not meet, and why.
@@ -57,7 +60,8 @@ type Step = fn() -> Result<String>;
 /// # Errors
 /// One line for each thing that is missing and can't be installed.
 pub fn run(_options: &Options) -> Result<()> {
-    let lacks = prepare();
+    let mut lacks = prepare();
+    lacks.extend(prepare_guests());
     if lacks.is_empty() {
         return Ok(());
     }
@@ -76,7 +80,20 @@ pub fn prepare() -> Vec<Lack> {
         (Need::Compiler, compiler::ready),
         (Need::Kernel, bpffs),
     ];
-    let lacks = steps.into_iter().filter_map(|(need, step)| match step() {
+    let lacks = steps
+        .into_iter()
+        .filter_map(|(need, step)| take(need, step));
+    lacks.collect()
+}
+
+/// What virtual machines need besides; returns what is missing of it.
+#[must_use]
+pub fn prepare_guests() -> Option<Lack> {
+    take(Need::Guests, packages::guests)
+}
+
+fn take(need: Need, step: Step) -> Option<Lack> {
+    match step() {
         Ok(found) => {
             println!("  ok {found}");
             None
@@ -86,8 +103,7 @@ pub fn prepare() -> Vec<Lack> {
             println!("  missing: {reason}");
             Some(Lack { need, reason })
         }
-    });
-    lacks.collect()
+    }
 }
 
 fn root() -> Result<String> {

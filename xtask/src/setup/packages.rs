@@ -14,25 +14,49 @@ const TOOLS: [(&str, &str); 4] = [
     ("ethtool", "ethtool"),
 ];
 
+/// As [`TOOLS`], for virtual machines: the emulator, and what unpacks kernels and their modules.
+const GUESTS: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("modprobe", "kmod"),
+    ("xz", "xz-utils"),
+];
+
 /// Makes sure of the programs that configure and inspect the network.
 pub(super) fn tools() -> Result<String> {
-    let missing: Vec<&str> = TOOLS
-        .into_iter()
+    ready(&TOOLS)
+}
+
+/// Makes sure of the programs for virtual machines.
+pub(super) fn guests() -> Result<String> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "virtual machines are x86-64 only, and this machine is not"
+    );
+    ready(&GUESTS)
+}
+
+/// Installs the packages of the programs that are not there, and returns all names.
+fn ready(programs: &[(&str, &str)]) -> Result<String> {
+    let mut missing: Vec<&str> = programs
+        .iter()
         .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
+    missing.dedup();
     install(&missing)?;
-    for (program, package) in TOOLS {
+    for (program, package) in programs {
         ensure!(
             find(program).is_some(),
             "no {program} on PATH, although package {package} is installed"
         );
     }
-    Ok(TOOLS.map(|(program, _)| program).join(" "))
+    let names: Vec<&str> = programs.iter().map(|(program, _)| *program).collect();
+    Ok(names.join(" "))
 }
 
 /// Where a program is; also looks into the folders that only root has on its search path.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = crate::workspace::search_path();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));

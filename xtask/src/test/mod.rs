@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
-use tally::Tally;
+pub(crate) use tally::Tally;
 
 /// Flags of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -77,6 +77,7 @@ impl Ring {
             Need::Compiler => true,
             Need::Root | Need::Kernel => matches!(self, Self::Fixtures | Self::Netns),
             Need::Tools => self == Self::Netns,
+            Need::Guests => false,
         }
     }
 }

@@ -1,0 +1,256 @@
+//! Debian's archive: which kernels there are, and their packages.
+//!
+//! A configuration of apt of our own, so that other releases than the machine's can be read without
+//! touching the machine's.
+
+use super::cache;
+use crate::command;
+use crate::progress;
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// Releases that have a series of kernels each, and those of them with updates in the security
+/// archive.
+const RELEASES: [(&str, bool); 4] = [
+    ("bullseye", true),
+    ("bookworm", true),
+    ("trixie", true),
+    ("sid", false),
+];
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Where Debian is read if the machine's own apt does not say.
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// Depends on the newest kernel for virtual machines.
+const META: &str = "linux-image-cloud-amd64";
+/// Lists are asked for again when they are older.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// The archive, as far as its lists have been read.
+pub(super) struct Archive {
+    folder: PathBuf,
+}
+
+/// The newest kernel of a series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Release {
+    /// Such as `5.10`.
+    pub(super) series: String,
+    /// Debian's version of the packages, such as `5.10.262-1`.
+    pub(super) version: String,
+}
+
+impl Archive {
+    /// Reads the lists, unless they are of today. What can't be read is said; what was read earlier
+    /// remains.
+    pub(super) fn open() -> Result<Self> {
+        let archive = Self {
+            folder: cache::folder("apt")?,
+        };
+        let stamp = archive.folder.join("refreshed");
+        let age = fs::metadata(&stamp)
+            .and_then(|it| it.modified())
+            .ok()
+            .and_then(|time| SystemTime::now().duration_since(time).ok());
+        if age.is_none_or(|age| age > FRESH) {
+            archive.configure()?;
+            match archive.refresh() {
+                Ok(()) => fs::write(stamp, "")?,
+                Err(error) => println!("  {error:#}; going on with what is there"),
+            }
+        }
+        Ok(archive)
+    }
+
+    /// The newest kernel of each series, oldest first.
+    pub(super) fn releases(&self) -> Result<Vec<Release>> {
+        Ok(newest(&self.show(META)?))
+    }
+
+    /// Downloads the packages of a kernel into a folder.
+    pub(super) fn download(&self, release: &Release, into: &Path) -> Result<()> {
+        let packages = self.packages(release)?;
+        let mut apt = self.apt("apt-get");
+        apt.arg("download").args(packages).current_dir(into);
+        let title = format!("downloading Linux {}", release.version);
+        progress::run(&title, "vm-download", apt)
+    }
+
+    /// The packages that the one on top wants in exactly its own version: image, modules.
+    fn packages(&self, release: &Release) -> Result<Vec<String>> {
+        let exact = format!("{}={}", META, release.version);
+        let mut found = vec![exact];
+        let mut next = 0;
+        while let Some(package) = found.get(next) {
+            for name in companions(&self.show(package)?, &release.version) {
+                let exact = format!("{name}={}", release.version);
+                if !found.contains(&exact) {
+                    found.push(exact);
+                }
+            }
+            next += 1;
+        }
+        ensure!(
+            found.len() > 1,
+            "{META} {} wants no kernel",
+            release.version
+        );
+        Ok(found)
+    }
+
+    fn show(&self, package: &str) -> Result<String> {
+        let mut apt = self.apt("apt-cache");
+        let output = apt.args(["show", package]).output();
+        let output = output.context("can't start apt-cache")?;
+        if !output.status.success() {
+            bail!("Debian's archive has no {package}, or its lists can't be read");
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut apt = Command::new(program);
+        apt.env("APT_CONFIG", self.folder.join("apt.conf"));
+        apt
+    }
+
+    fn refresh(&self) -> Result<()> {
+        let mut apt = self.apt("apt-get");
+        apt.arg("update");
+        progress::run("reading Debian's lists of packages", "vm-lists", apt)
+    }
+
+    fn configure(&self) -> Result<()> {
+        for folder in [
+            "lists/partial",
+            "cache/archives/partial",
+            "etc/apt.conf.d",
+            "etc/preferences.d",
+        ] {
+            fs::create_dir_all(self.folder.join(folder))?;
+        }
+        fs::write(self.folder.join("sources.list"), sources(&mirror()))?;
+        let folder = self.folder.display();
+        // A mirror that lags behind has lists past their date; their signatures hold all the same.
+        // Without a user of its own apt may write into our folders.
+        let configuration = format!(
+            "Dir::Etc \"{folder}/etc\";
+            Dir::Etc::sourcelist \"{folder}/sources.list\";
+            Dir::Etc::sourceparts \"-\";
+            Dir::State::lists \"{folder}/lists\";
+            Dir::Cache \"{folder}/cache\";
+            Acquire::Languages \"none\";
+            Acquire::Check-Valid-Until \"false\";
+            APT::Architecture \"amd64\";
+            APT::Sandbox::User \"root\";\n"
+        );
+        Ok(fs::write(self.folder.join("apt.conf"), configuration)?)
+    }
+}
+
+/// The lines of sources.list; the security archive lies beside the main one.
+fn sources(mirror: &str) -> String {
+    let line = |mirror: &str, suite: &str| {
+        format!("deb [signed-by={KEYS} arch=amd64] {mirror} {suite} main\n")
+    };
+    let mut text = String::new();
+    for (release, has_updates) in RELEASES {
+        text += &line(mirror, release);
+        if has_updates {
+            text += &line(&format!("{mirror}-security"), &format!("{release}-security"));
+        }
+    }
+    text
+}
+
+/// Where this machine reads Debian, if it does.
+fn mirror() -> String {
+    let format = ["indextargets", "--format", "$(ORIGIN) $(REPO_URI)"];
+    let targets = command::run("apt-get", &format).unwrap_or_default();
+    let mut mirrors = targets
+        .lines()
+        .filter_map(|line| line.strip_prefix("Debian "));
+    let main = mirrors.find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
+    main.unwrap_or(MIRROR).trim_end_matches('/').to_owned()
+}
+
+/// The first version of each series in the records that apt prints, newest first.
+fn newest(records: &str) -> Vec<Release> {
+    let mut found: BTreeMap<(u32, u32), Release> = BTreeMap::new();
+    for version in values(records, "Version") {
+        let Some(series) = series_of(version) else {
+            continue;
+        };
+        found.entry(series).or_insert_with(|| Release {
+            series: format!("{}.{}", series.0, series.1),
+            version: version.to_owned(),
+        });
+    }
+    found.into_values().collect()
+}
+
+/// `6.12.117-1` is of series 6.12.
+pub(super) fn series_of(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(['.', '-', '~', '+']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The kernel packages that a record depends on in exactly this version.
+fn companions(record: &str, version: &str) -> Vec<String> {
+    let wanted = format!("(= {version})");
+    let dependencies = values(record, "Depends").flat_map(|line| line.split(", "));
+    dependencies
+        .filter_map(|dependency| dependency.split_once(' '))
+        .filter(|(name, bound)| name.starts_with("linux-") && *bound == wanted)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+fn values<'a>(records: &'a str, field: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = records.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(move |(name, _)| *name == field).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDS: &str = "Package: linux-image-cloud-amd64
+Version: 7.2.13-1
+Depends: linux-base-cloud-amd64 (= 7.2.13-1), linux-image-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), kmod, linux-base (>= 4.3~)
+
+Package: linux-image-cloud-amd64
+Version: 6.12.117-1
+
+Package: linux-image-cloud-amd64
+Version: 6.12.107-1
+
+Package: linux-image-cloud-amd64
+Version: 5.10.262-1
+";
+
+    #[test]
+    fn the_newest_kernel_of_each_series_is_found() {
+        let found = newest(RECORDS);
+        let found: Vec<&str> = found.iter().map(|it| it.version.as_str()).collect();
+        assert_eq!(found, ["5.10.262-1", "6.12.117-1", "7.2.13-1"]);
+    }
+
+    #[test]
+    fn packages_of_the_same_kernel_are_told_from_tools() {
+        assert_eq!(
+            companions(RECORDS, "7.2.13-1"),
+            ["linux-base-cloud-amd64", "linux-image-7.2.13+deb14-cloud-amd64"]
+        );
+    }
+
+    #[test]
+    fn the_security_archive_lies_beside_the_main_one() {
+        let text = sources("http://mirror.example/debian");
+        assert_eq!(text.lines().count(), 7);
+        assert!(text.contains("http://mirror.example/debian-security trixie-security main"));
+    }
+}

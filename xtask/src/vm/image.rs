@@ -1,0 +1,73 @@
+//! What a guest boots into: its folder on the host, and its initramfs.
+
+use super::guest;
+use super::initramfs::Initramfs;
+use super::kernel::Kernel;
+use super::payload::Payload;
+use super::tools;
+use crate::workspace;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::PathBuf;
+
+/// The programs of the workspace that every guest has.
+const PROGRAMS: [&str; 4] = ["ferrule", "prog_run", "netns", "cluster"];
+/// Folders that tests expect.
+const FOLDERS: [&str; 4] = ["/proc", "/sys", "/dev", "/var/run"];
+
+/// A guest's files on the host.
+pub(super) struct Image {
+    /// Logs go here.
+    pub(super) folder: PathBuf,
+    /// What the kernel unpacks.
+    pub(super) initramfs: PathBuf,
+}
+
+impl Image {
+    /// Puts together what a kernel and a plan need.
+    pub(super) fn build(kernel: &Kernel, payload: &Payload, plan: &[String]) -> Result<Self> {
+        let folder = workspace::target()?.join("xtask/vm").join(&kernel.series);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("can't create {}", folder.display()))?;
+        let path = folder.join("initramfs.cpio");
+        let mut initramfs = Initramfs::create(&path)?;
+        for name in FOLDERS {
+            initramfs.add_folder(name)?;
+        }
+        initramfs.add("/init", payload.program("xtask")?)?;
+        for name in PROGRAMS {
+            initramfs.add(&format!("/bin/{name}"), payload.program(name)?)?;
+        }
+        tools::add(&mut initramfs)?;
+        add_modules(&mut initramfs, kernel)?;
+        add_scenarios(&mut initramfs)?;
+        initramfs.add_bytes(guest::PLAN, plan.join("\n").as_bytes())?;
+        initramfs.finish()?;
+        Ok(Self {
+            folder,
+            initramfs: path,
+        })
+    }
+}
+
+fn add_modules(initramfs: &mut Initramfs, kernel: &Kernel) -> Result<()> {
+    initramfs.add_folder(guest::MODULES)?;
+    for module in &kernel.modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        initramfs.add(&format!("{}/{name}", guest::MODULES), module)?;
+    }
+    Ok(())
+}
+
+/// The files that `prog_run` reads.
+fn add_scenarios(initramfs: &mut Initramfs) -> Result<()> {
+    let inner = "tests/scenarios";
+    for entry in fs::read_dir(workspace::root()?.join("proxy-user").join(inner))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".txt") {
+            initramfs.add(&format!("{}/{inner}/{name}", guest::PACKAGE), &path)?;
+        }
+    }
+    Ok(())
+}
