@@ -34,8 +34,8 @@ fn build() -> Result<(), String> {
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     run(compiler(&sources, &out.join("bpf-target"))?)?;
-    // The second is what the benchmarks load; the library embeds only the first.
-    for object in ["ferrule-bpf", "ferrule-bench"] {
+    // The last is what the benchmarks load; the library embeds the others.
+    for object in ["ferrule-bpf", "ferrule-probe", "ferrule-bench"] {
         let built = out
             .join("bpf-target")
             .join(TARGET)

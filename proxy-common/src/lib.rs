@@ -14,6 +14,7 @@ mod config;
 mod counter;
 mod flow;
 mod pod;
+pub mod probe;
 mod service;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};

@@ -7,6 +7,7 @@ pub use report::{AgentReport, ask, stop};
 use crate::config::Run;
 use crate::datapath::attach::Attacher;
 use crate::datapath::devices::{self, DeviceEvent};
+use crate::datapath::features::Features;
 use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
 use crate::source::Event;
@@ -51,13 +52,15 @@ async fn serve(run: &Run) -> Result<()> {
     };
     let settings = settings(run)?;
     let snat_ports = settings.snat_ports.clone();
+    let features = Features::probe()?;
+    features.require()?;
     let mut loaded = object::load(&options)?;
     let log = run
         .log_decisions
         .then(|| object::log_decisions(&mut loaded.programs));
     let log = log.transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
-    let attacher = Attacher::new(loaded.programs, pins, run.attach.method());
+    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features));
 
     let events = follow_manifests(&run.manifests)?;
     let (requests_in, requests) = mpsc::channel(4);

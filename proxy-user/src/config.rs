@@ -2,6 +2,7 @@
 
 use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
+use crate::datapath::features::Features;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use std::net::IpAddr;
@@ -85,10 +86,10 @@ pub enum Attach {
 }
 
 impl Attach {
-    /// The method to use on this kernel.
-    pub fn method(self) -> Method {
+    /// The method to use on a kernel with these features.
+    pub fn method(self, features: &Features) -> Method {
         match self {
-            Self::Auto => Method::probe(),
+            Self::Auto => Method::best(features),
             Self::Tcx => Method::Tcx,
             Self::Clsact => Method::Clsact,
         }

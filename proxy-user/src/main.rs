@@ -18,6 +18,8 @@ enum Command {
     Run(config::Run),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
+    /// Show which of the kernel's features there are, and what is used instead of the others.
+    Check(cli::check::Check),
     /// Remove everything that Ferrule has set up on this node.
     Cleanup(cli::cleanup::Cleanup),
 }
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => agent::run(&run),
         Command::Status(status) => cli::status::run(&status),
+        Command::Check(check) => cli::check::run(&check),
         Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),
     };
     match outcome {

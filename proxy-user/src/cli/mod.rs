@@ -1,5 +1,6 @@
 //! One file for each subcommand that is not the agent.
 
+pub mod check;
 pub mod cleanup;
 pub mod status;
 mod table;

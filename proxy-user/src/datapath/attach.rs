@@ -8,12 +8,12 @@ pub use clsact::{detach as detach_filter, has_qdisc, remove_qdisc};
 pub use filters::Filters;
 
 use crate::datapath::devices::DeviceEvent;
+use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Device, Hook, Suitability};
 use crate::datapath::object::program;
 use crate::datapath::pins::Pins;
 use anyhow::Result;
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, TcAttachType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tracing::{info, warn};
@@ -29,11 +29,12 @@ pub enum Method {
 }
 
 impl Method {
-    /// The best that this kernel has.
-    pub fn probe() -> Self {
-        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
-            Ok(_) => Self::Tcx,
-            Err(_) => Self::Clsact,
+    /// The best that a kernel with these features has.
+    pub fn best(features: &Features) -> Self {
+        if features.has(Feature::Tcx) {
+            Self::Tcx
+        } else {
+            Self::Clsact
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod bpf;
 pub mod devices;
 pub mod fake;
+pub mod features;
 pub mod hook;
 pub mod kernel;
 pub mod leftovers;

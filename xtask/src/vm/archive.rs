@@ -34,13 +34,13 @@ pub(super) struct Archive {
     folder: PathBuf,
 }
 
-/// The newest kernel of a series.
+/// A series of kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Release {
+pub(super) struct Series {
     /// Such as `5.10`.
-    pub(super) series: String,
-    /// Debian's version of the packages, such as `5.10.262-1`.
-    pub(super) version: String,
+    pub(super) name: String,
+    /// Debian's versions of the packages, such as `5.10.262-1`; newest first.
+    pub(super) versions: Vec<String>,
 }
 
 impl Archive {
@@ -65,39 +65,37 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The newest kernel of each series, oldest first.
-    pub(super) fn releases(&self) -> Result<Vec<Release>> {
-        Ok(newest(&self.show(META)?))
+    /// All series, oldest first.
+    pub(super) fn series(&self) -> Result<Vec<Series>> {
+        let records = self.show(META)?;
+        Ok(group(values(&records, "Version")))
     }
 
     /// Downloads the packages of a kernel into a folder.
-    pub(super) fn download(&self, release: &Release, into: &Path) -> Result<()> {
-        let packages = self.packages(release)?;
+    pub(super) fn download(&self, version: &str, into: &Path) -> Result<()> {
+        let packages = self.packages(version)?;
         let mut apt = self.apt("apt-get");
         apt.arg("download").args(packages).current_dir(into);
-        let title = format!("downloading Linux {}", release.version);
+        let title = format!("downloading Linux {version}");
         progress::run(&title, "vm-download", apt)
     }
 
-    /// The packages that the one on top wants in exactly its own version: image, modules.
-    fn packages(&self, release: &Release) -> Result<Vec<String>> {
-        let exact = format!("{}={}", META, release.version);
-        let mut found = vec![exact];
+    /// What the package on top wants in exactly its own version: image, modules.
+    fn packages(&self, version: &str) -> Result<Vec<String>> {
+        let mut found = vec![format!("{META}={version}")];
         let mut next = 0;
         while let Some(package) = found.get(next) {
-            for name in companions(&self.show(package)?, &release.version) {
-                let exact = format!("{name}={}", release.version);
+            for name in companions(&self.show(package)?, version) {
+                let exact = format!("{name}={version}");
                 if !found.contains(&exact) {
                     found.push(exact);
                 }
             }
             next += 1;
         }
-        ensure!(
-            found.len() > 1,
-            "{META} {} wants no kernel",
-            release.version
-        );
+        // The one on top is empty.
+        found.remove(0);
+        ensure!(!found.is_empty(), "{META} {version} wants no kernel");
         Ok(found)
     }
 
@@ -177,23 +175,24 @@ fn mirror() -> String {
     main.unwrap_or(MIRROR).trim_end_matches('/').to_owned()
 }
 
-/// The first version of each series in the records that apt prints, newest first.
-fn newest(records: &str) -> Vec<Release> {
-    let mut found: BTreeMap<(u32, u32), Release> = BTreeMap::new();
-    for version in values(records, "Version") {
-        let Some(series) = series_of(version) else {
+/// Sorts versions, which come newest first, into their series.
+pub(super) fn group<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<Series> {
+    let mut found: BTreeMap<(u32, u32), Series> = BTreeMap::new();
+    for version in versions {
+        let Some(numbers) = numbers_of(version) else {
             continue;
         };
-        found.entry(series).or_insert_with(|| Release {
-            series: format!("{}.{}", series.0, series.1),
-            version: version.to_owned(),
+        let series = found.entry(numbers).or_insert_with(|| Series {
+            name: format!("{}.{}", numbers.0, numbers.1),
+            versions: Vec::new(),
         });
+        series.versions.push(version.to_owned());
     }
     found.into_values().collect()
 }
 
 /// `6.12.117-1` is of series 6.12.
-pub(super) fn series_of(version: &str) -> Option<(u32, u32)> {
+fn numbers_of(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(['.', '-', '~', '+']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
@@ -233,10 +232,18 @@ Version: 5.10.262-1
 ";
 
     #[test]
-    fn the_newest_kernel_of_each_series_is_found() {
-        let found = newest(RECORDS);
-        let found: Vec<&str> = found.iter().map(|it| it.version.as_str()).collect();
-        assert_eq!(found, ["5.10.262-1", "6.12.117-1", "7.2.13-1"]);
+    fn kernels_are_sorted_into_series() {
+        let found = group(values(RECORDS, "Version"));
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| (it.name.as_str(), it.versions.join(" ")))
+            .collect();
+        let expected = [
+            ("5.10", "5.10.262-1"),
+            ("6.12", "6.12.117-1 6.12.107-1"),
+            ("7.2", "7.2.13-1"),
+        ];
+        assert_eq!(found, expected.map(|(name, all)| (name, all.to_owned())));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Kernels, unpacked from Debian's packages; nothing is installed.
 
-use super::archive::{Archive, Release, series_of};
+use super::archive::{Archive, Series, group};
 use super::cache;
 use crate::command;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -45,51 +45,59 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// From the cache, or else downloaded and unpacked.
-    pub(super) fn prepare(archive: &Archive, release: &Release) -> Result<Self> {
+    /// The newest of a series that is in the cache or can be downloaded.
+    pub(super) fn prepare(archive: &Archive, series: &Series) -> Result<Self> {
         let _lock = cache::lock()?;
-        let folder = folder(release)?;
+        let mut failures = Vec::new();
+        for version in &series.versions {
+            match Self::unpacked(archive, series, version) {
+                Ok(kernel) => return Ok(kernel),
+                // An archive that drops old packages may still list them.
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        bail!("no kernel {}: {}", series.name, failures.join("; "))
+    }
+
+    fn unpacked(archive: &Archive, series: &Series, version: &str) -> Result<Self> {
+        let folder = folder(version)?;
         let root = folder.join("root");
         if !root.exists() {
-            unpack(archive, release, &folder)?;
-            remove_others(release)?;
+            unpack(archive, version, &folder)?;
+            remove_others(series, version)?;
         }
         let name = only_entry(&root.join("lib/modules"))?;
         Ok(Self {
-            series: release.series.clone(),
-            version: release.version.clone(),
+            series: series.name.clone(),
+            version: version.to_owned(),
             image: image(&root, &name)?,
             modules: modules(&folder, &root, &name)?,
         })
     }
 
-    /// The kernels that an earlier run has unpacked.
-    pub(super) fn cached() -> Result<Vec<Release>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(cache::folder("kernels")?)? {
-            let version = entry?.file_name().to_string_lossy().into_owned();
-            if let Some((major, minor)) = series_of(&version) {
-                let series = format!("{major}.{minor}");
-                found.push(Release { series, version });
-            }
-        }
-        found.sort_by_key(|release| series_of(&release.version));
-        Ok(found)
+    /// The kernels that earlier runs have unpacked.
+    pub(super) fn cached() -> Result<Vec<Series>> {
+        let entries = fs::read_dir(cache::folder("kernels")?)?.flatten();
+        let versions: Vec<String> = entries
+            .filter(|entry| entry.path().join("root").exists())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        Ok(group(versions.iter().map(String::as_str)))
     }
 }
 
-fn folder(release: &Release) -> Result<PathBuf> {
-    cache::folder(&format!("kernels/{}", release.version))
+fn folder(version: &str) -> Result<PathBuf> {
+    cache::folder(&format!("kernels/{version}"))
 }
 
 /// The folder `root` comes last: where it is, everything is.
-fn unpack(archive: &Archive, release: &Release, folder: &Path) -> Result<()> {
+fn unpack(archive: &Archive, version: &str, folder: &Path) -> Result<()> {
     let (packages, part) = (folder.join("packages"), folder.join("part"));
     for made in [&packages, &part] {
         let _ = fs::remove_dir_all(made);
         fs::create_dir_all(made)?;
     }
-    archive.download(release, &packages)?;
+    archive.download(version, &packages)?;
     for package in fs::read_dir(&packages)? {
         let package = package?.path();
         let places = [package.to_string_lossy(), part.to_string_lossy()];
@@ -105,10 +113,12 @@ fn unpack(archive: &Archive, release: &Release, folder: &Path) -> Result<()> {
     Ok(fs::rename(part, folder.join("root"))?)
 }
 
-/// Older kernels of the same series.
-fn remove_others(release: &Release) -> Result<()> {
-    for other in Kernel::cached()? {
-        if other.series == release.series && other.version != release.version {
+/// What is left of other kernels of the series.
+fn remove_others(series: &Series, version: &str) -> Result<()> {
+    let entries = fs::read_dir(cache::folder("kernels")?)?.flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    for other in names.filter(|name| name != version) {
+        if other.starts_with(&format!("{}.", series.name)) {
             fs::remove_dir_all(folder(&other)?)?;
         }
     }

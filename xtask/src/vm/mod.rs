@@ -13,7 +13,7 @@ mod tools;
 use crate::setup;
 use crate::test::Tally;
 use anyhow::{Context, Result, ensure};
-use archive::{Archive, Release};
+use archive::{Archive, Series};
 use clap::Args;
 use image::Image;
 use kernel::Kernel;
@@ -95,33 +95,30 @@ fn ensure_ready() -> Result<()> {
 /// The kernels that are asked for, ready to boot.
 fn kernels(asked: &[String]) -> Result<Vec<Kernel>> {
     let archive = Archive::open()?;
-    let releases = archive.releases().or_else(|error| -> Result<_> {
+    let series = archive.series().or_else(|error| -> Result<_> {
         println!("  {error:#}; using the kernels of earlier runs");
         Kernel::cached()
     })?;
-    let chosen = choose(&releases, asked)?;
-    chosen
-        .into_iter()
-        .map(|release| {
-            let kernel = Kernel::prepare(&archive, release)?;
-            println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
-            Ok(kernel)
-        })
-        .collect()
+    let kernels = choose(&series, asked)?.into_iter().map(|series| {
+        let kernel = Kernel::prepare(&archive, series)?;
+        println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
+        Ok(kernel)
+    });
+    kernels.collect()
 }
 
-fn choose<'a>(releases: &'a [Release], asked: &[String]) -> Result<Vec<&'a Release>> {
-    let newest = releases.last().context("no kernel found")?;
+fn choose<'a>(all: &'a [Series], asked: &[String]) -> Result<Vec<&'a Series>> {
+    let newest = all.last().context("no kernel found")?;
     if asked.is_empty() {
-        return Ok(releases.iter().collect());
+        return Ok(all.iter().collect());
     }
     let one = |name: &String| {
         let found = match name.as_str() {
             "newest" => Some(newest),
-            series => releases.iter().find(|release| release.series == series),
+            name => all.iter().find(|series| series.name == name),
         };
-        let all: Vec<&str> = releases.iter().map(|it| it.series.as_str()).collect();
-        found.with_context(|| format!("no kernel {name}: there are {}", all.join(", ")))
+        let names: Vec<&str> = all.iter().map(|series| series.name.as_str()).collect();
+        found.with_context(|| format!("no kernel {name}: there are {}", names.join(", ")))
     };
     asked.iter().map(one).collect()
 }
@@ -146,7 +143,8 @@ fn boot(kernel: &Kernel, payload: &Payload, options: &Options) -> Result<Tally> 
     let mut tally = Tally::default();
     let mut broken = 0;
     let end = machine.run(|line| {
-        println!("{:>5} | {line}", kernel.series);
+        let seconds = start.elapsed().as_secs();
+        println!("{:>5} {seconds:>3} s | {line}", kernel.series);
         tally += Tally::of_line(line);
         broken += u64::from(line.starts_with(guest::BROKEN));
     })?;

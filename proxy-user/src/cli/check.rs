@@ -1,0 +1,97 @@
+//! `ferrule check`: what this kernel has of what Ferrule can use.
+
+use super::say;
+use super::status::Output;
+use super::table::table;
+use crate::datapath::features::{Feature, Features, Without};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+/// Flags of `ferrule check`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  ferrule check
+  ferrule check -o json | jq '.features[] | select(.present | not)'
+
+Every feature is tried, not read from a version number. The command fails on a kernel that lacks
+something without which Ferrule can't run.")]
+pub struct Check {
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Whole {
+    /// The kernel, as it calls itself.
+    kernel: String,
+    /// Whether Ferrule runs here.
+    supported: bool,
+    /// One for each feature.
+    features: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: &'static str,
+    /// Linux version or option of its configuration.
+    needed_from: &'static str,
+    present: bool,
+    /// What is used here.
+    used: &'static str,
+}
+
+/// Prints what the kernel has, and fails on one that lacks what is needed.
+///
+/// # Errors
+/// What is missing, or why the kernel could not be asked.
+pub fn run(check: &Check) -> Result<()> {
+    let features = Features::probe()?;
+    let supported = features.require();
+    let whole = Whole {
+        kernel: features.release().to_owned(),
+        supported: supported.is_ok(),
+        features: Feature::ALL.map(|feature| row(feature, &features)).into(),
+    };
+    let text = match check.output {
+        Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
+        Output::Table => render(&whole),
+    };
+    say(&text);
+    supported
+}
+
+fn row(feature: Feature, features: &Features) -> Row {
+    let present = features.has(feature);
+    let used = match feature.without() {
+        Without::Unused => "not used by this version",
+        _ if present => "it",
+        Without::Refuse => "nothing can stand in for it",
+        Without::Instead(other) => other,
+    };
+    Row {
+        name: feature.name(),
+        needed_from: feature.since(),
+        present,
+        used,
+    }
+}
+
+fn render(whole: &Whole) -> String {
+    let rows: Vec<[String; 4]> = whole.features.iter().map(cells).collect();
+    let header = ["feature", "needed from", "present", "used"];
+    let verdict = if whole.supported {
+        "Ferrule runs on this kernel"
+    } else {
+        "Ferrule does not run on this kernel"
+    };
+    let kernel = &whole.kernel;
+    format!("Linux {kernel}: {verdict}.\n\n{}", table(header, &rows))
+}
+
+fn cells(row: &Row) -> [String; 4] {
+    let present = if row.present { "yes" } else { "no" };
+    [row.name, row.needed_from, present, row.used].map(str::to_owned)
+}

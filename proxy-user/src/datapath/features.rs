@@ -1,0 +1,259 @@
+//! What this kernel has, found out by trying: version numbers say little of kernels with back-ports.
+
+use crate::datapath::bpf::wait_for_programs;
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::MapType;
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
+use aya::{Btf, Ebpf};
+use aya_obj::btf::BtfKind;
+use proxy_common::probe::{CHECKSUM_IPV6, SOURCE_LOOKUP};
+use std::collections::BTreeSet;
+
+/// The program that calls helpers.
+static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-probe"));
+
+/// Something that kernels have or lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// A description of the kernel's types.
+    Btf,
+    /// BPF programs at tc.
+    TcPrograms,
+    /// Hash maps that forget the least recently used.
+    LruHash,
+    /// Ring buffers.
+    RingBuffer,
+    /// tcx links.
+    Tcx,
+    /// Waiting for a grace period by a system call.
+    Membarrier,
+    /// Checksums of IPv6 in bpf_l4_csum_replace.
+    ChecksumIpv6,
+    /// Source addresses from bpf_fib_lookup.
+    SourceLookup,
+    /// Walking over a map inside of a program.
+    MapIteration,
+    /// An error of choice from a cgroup hook.
+    ReturnValue,
+    /// Walking over the sockets.
+    SocketIterators,
+    /// Closing sockets from an iterator.
+    SocketDestroy,
+}
+
+/// What is done without a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// Nothing: the agent does not start.
+    Refuse,
+    /// Something else.
+    Instead(&'static str),
+    /// Nothing is missing: no part of this version uses it.
+    Unused,
+}
+
+impl Feature {
+    /// All, those that can't be missed first.
+    pub const ALL: [Self; 12] = [
+        Self::Btf,
+        Self::TcPrograms,
+        Self::LruHash,
+        Self::RingBuffer,
+        Self::Tcx,
+        Self::Membarrier,
+        Self::ChecksumIpv6,
+        Self::SourceLookup,
+        Self::MapIteration,
+        Self::ReturnValue,
+        Self::SocketIterators,
+        Self::SocketDestroy,
+    ];
+
+    /// What it is called, in the kernel's words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Btf => "BTF of the kernel",
+            Self::TcPrograms => "BPF programs at tc",
+            Self::LruHash => "LRU hash maps",
+            Self::RingBuffer => "ring buffers",
+            Self::Tcx => "tcx links",
+            Self::Membarrier => "membarrier GLOBAL",
+            Self::ChecksumIpv6 => "BPF_F_IPV6",
+            Self::SourceLookup => "BPF_FIB_LOOKUP_SRC",
+            Self::MapIteration => "bpf_for_each_map_elem",
+            Self::ReturnValue => "bpf_set_retval",
+            Self::SocketIterators => "socket iterators",
+            Self::SocketDestroy => "bpf_sock_destroy",
+        }
+    }
+
+    /// The first version of Linux that has it, or the option of its configuration.
+    pub const fn since(self) -> &'static str {
+        match self {
+            Self::Btf => "5.2, CONFIG_DEBUG_INFO_BTF",
+            Self::TcPrograms => "4.1, CONFIG_NET_CLS_ACT",
+            Self::LruHash => "4.10",
+            Self::RingBuffer => "5.8",
+            Self::Tcx => "6.6",
+            Self::Membarrier => "4.3, without nohz_full",
+            Self::ChecksumIpv6 => "6.16 and back-ports",
+            Self::SourceLookup => "6.7",
+            Self::MapIteration => "5.13",
+            Self::ReturnValue => "5.18",
+            Self::SocketIterators => "5.9",
+            Self::SocketDestroy => "6.5",
+        }
+    }
+
+    /// What is done without it.
+    pub const fn without(self) -> Without {
+        match self {
+            Self::Btf | Self::TcPrograms | Self::LruHash | Self::RingBuffer => Without::Refuse,
+            Self::Tcx => Without::Instead("filters of a clsact qdisc"),
+            Self::Membarrier => Without::Instead("waiting for one second"),
+            Self::ChecksumIpv6
+            | Self::SourceLookup
+            | Self::MapIteration
+            | Self::ReturnValue
+            | Self::SocketIterators
+            | Self::SocketDestroy => Without::Unused,
+        }
+    }
+}
+
+/// The features of this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features {
+    release: String,
+    present: BTreeSet<Feature>,
+}
+
+impl Features {
+    /// Tries all of them.
+    ///
+    /// # Errors
+    /// A question that could not be asked: privileges are missing.
+    pub fn probe() -> Result<Self> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .context("reading the kernel's version")?;
+        let mut present = BTreeSet::new();
+        let btf = Btf::from_sys_fs().ok();
+        for feature in Feature::ALL {
+            let found = probe(feature, btf.as_ref());
+            let found = found.with_context(|| format!("asking the kernel for {}", feature.name()));
+            if found.context("is this root? it takes CAP_BPF and CAP_NET_ADMIN")? {
+                present.insert(feature);
+            }
+        }
+        Ok(Self {
+            release: release.trim().to_owned(),
+            present,
+        })
+    }
+
+    /// The kernel, as it calls itself.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// Whether the kernel has it.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.present.contains(&feature)
+    }
+
+    /// Refuses a kernel that lacks what nothing can stand in for.
+    ///
+    /// # Errors
+    /// Names all that is missing.
+    pub fn require(&self) -> Result<()> {
+        let missing = Feature::ALL
+            .into_iter()
+            .filter(|feature| feature.without() == Without::Refuse && !self.has(*feature));
+        let missing: Vec<String> = missing
+            .map(|feature| format!("{} (Linux {})", feature.name(), feature.since()))
+            .collect();
+        ensure!(
+            missing.is_empty(),
+            "this kernel, Linux {}, lacks what Ferrule needs: {}",
+            self.release,
+            missing.join(", ")
+        );
+        Ok(())
+    }
+}
+
+fn probe(feature: Feature, btf: Option<&Btf>) -> Result<bool> {
+    let has_function = |name| {
+        btf.is_some_and(|btf| btf.id_by_type_name_kind(name, BtfKind::Func).is_ok())
+    };
+    let program = ProgramType::SchedClassifier;
+    Ok(match feature {
+        Feature::Btf => btf.is_some(),
+        Feature::TcPrograms => is_program_supported(program)?,
+        Feature::LruHash => is_map_supported(MapType::LruHash)?,
+        Feature::RingBuffer => is_map_supported(MapType::RingBuf)?,
+        Feature::Tcx => SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
+        Feature::Membarrier => wait_for_programs().is_ok(),
+        Feature::ChecksumIpv6 => helpers()? & CHECKSUM_IPV6 != 0,
+        Feature::SourceLookup => helpers()? & SOURCE_LOOKUP != 0,
+        Feature::MapIteration => is_helper_supported(program, BpfHelper::BPF_FUNC_for_each_map_elem)?,
+        Feature::ReturnValue => {
+            is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?
+        }
+        Feature::SocketIterators => has_function("bpf_iter_tcp") && has_function("bpf_iter_udp"),
+        Feature::SocketDestroy => has_function("bpf_sock_destroy"),
+    })
+}
+
+/// An IPv4 packet, as far as the probing program looks: zeros after the EtherType.
+const PACKET: [u8; 64] = {
+    let mut packet = [0; 64];
+    packet[12] = 0x08;
+    packet
+};
+
+/// What the probing program finds, as bits.
+fn helpers() -> Result<i32> {
+    let mut object = Ebpf::load(PROBE)?;
+    let Some(program) = object.program_mut("ferrule_probe") else {
+        bail!("the object has no program");
+    };
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    let options = TestRunOptions {
+        data_in: Some(&PACKET),
+        ..TestRunOptions::new()
+    };
+    Ok(program.test_run(options)?.return_value.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(missing: &[Feature]) -> Features {
+        let present = Feature::ALL.into_iter();
+        Features {
+            release: "4.19.0".into(),
+            present: present.filter(|it| !missing.contains(it)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_below_the_floor_is_refused_by_the_name_of_what_it_lacks() {
+        let error = kernel(&[Feature::RingBuffer, Feature::Tcx]).require();
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "this kernel, Linux 4.19.0, lacks what Ferrule needs: ring buffers (Linux 5.8)"
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_what_has_a_substitute_is_accepted() {
+        let optional = Feature::ALL
+            .into_iter()
+            .filter(|feature| feature.without() != Without::Refuse);
+        kernel(&optional.collect::<Vec<_>>()).require().unwrap();
+    }
+}
