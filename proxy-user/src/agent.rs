@@ -139,6 +139,7 @@ async fn attach(
                 Some(event) => attacher.apply(event).await,
                 None => bail!("no more news of devices"),
             },
+            () = attacher.settled() => attacher.take_settled().await,
             Some(reply) = reports.recv() => {
                 // The asker may have given up.
                 let _ = reply.send(attacher.report());

@@ -2,6 +2,7 @@
 
 mod clsact;
 mod filters;
+mod settling;
 mod tcx;
 
 pub use clsact::{detach as detach_filter, has_qdisc, remove_qdisc};
@@ -15,6 +16,7 @@ use crate::datapath::pins::Pins;
 use anyhow::Result;
 use aya::Ebpf;
 use serde::{Deserialize, Serialize};
+use settling::Settling;
 use std::collections::BTreeMap;
 use tracing::{info, warn};
 
@@ -45,6 +47,9 @@ pub struct Attacher {
     pins: Pins,
     method: Method,
     devices: BTreeMap<u32, Attached>,
+    settling: Settling,
+    /// Whether all devices have been listed once: those that come later are new.
+    has_list: bool,
 }
 
 /// A device, and what stood in the way of its hooks.
@@ -76,6 +81,8 @@ impl Attacher {
             pins,
             method,
             devices: BTreeMap::new(),
+            settling: Settling::default(),
+            has_list: false,
         }
     }
 
@@ -95,7 +102,23 @@ impl Attacher {
                 for device in devices {
                     self.present(device).await;
                 }
+                self.has_list = true;
             }
+        }
+    }
+
+    /// Completes when a new device has settled; never while there is none.
+    pub async fn settled(&self) {
+        match self.settling.next() {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the devices that have settled.
+    pub async fn take_settled(&mut self) {
+        for device in self.settling.take() {
+            self.take(device).await;
         }
     }
 
@@ -127,15 +150,40 @@ impl Attacher {
         {
             return;
         }
+        if self.must_settle(&device) {
+            self.settling.hold(&device);
+            let problem = Some("new: left alone until its set-up is done".to_owned());
+            self.devices
+                .insert(device.index, Attached { device, problem });
+            return;
+        }
+        self.take(device).await;
+    }
+
+    /// Links leave room for whatever others add to a device.
+    fn must_settle(&self, device: &Device) -> bool {
+        let is_new = self.has_list && !self.devices.contains_key(&device.index);
+        let is_suitable = device.suitability == Suitability::Suitable;
+        self.method == Method::Clsact
+            && is_suitable
+            && (is_new || self.settling.holds(device.index))
+    }
+
+    /// Attaches the programs to a device, or detaches them from one that has become unsuitable.
+    async fn take(&mut self, device: Device) {
+        self.settling.forget(device.index);
         let problem = match device.suitability {
-            Suitability::Suitable => self.attach(&device).err(),
+            Suitability::Suitable => self.attach(&device).await.err(),
             Suitability::Loopback | Suitability::Port | Suitability::NotEthernet => {
                 self.detach(&device);
                 None
             }
         };
         let problem = problem.map(|error| format!("{error:#}"));
+        let before = self.devices.get(&device.index);
+        let is_known = before.is_some_and(|before| before.problem == problem);
         match &problem {
+            Some(_) if is_known => {}
             Some(problem) => warn!("device {}: {problem}", device.name),
             None if device.suitability == Suitability::Suitable => {
                 info!("device {}: attached", device.name);
@@ -169,12 +217,15 @@ impl Attacher {
 
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
     /// agent has attached by the other method goes, or packets would meet both.
-    fn attach(&mut self, device: &Device) -> Result<()> {
+    async fn attach(&mut self, device: &Device) -> Result<()> {
+        if self.method == Method::Clsact {
+            clsact::make_qdisc(&self.pins, device).await?;
+        }
         for hook in [Hook::Egress, Hook::Ingress] {
             let program = program(&mut self.programs, hook)?;
             match self.method {
                 Method::Tcx => tcx::attach(program, &self.pins, device, hook)?,
-                Method::Clsact => clsact::attach(program, &self.pins, device, hook)?,
+                Method::Clsact => clsact::attach(program, device, hook)?,
             }
         }
         match self.method {
@@ -192,6 +243,7 @@ impl Attacher {
 
     fn gone(&mut self, index: u32) {
         self.pins.forget(index);
+        self.settling.forget(index);
         self.devices.remove(&index);
     }
 }

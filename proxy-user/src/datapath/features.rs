@@ -184,9 +184,8 @@ impl Features {
 }
 
 fn probe(feature: Feature, btf: Option<&Btf>) -> Result<bool> {
-    let has_function = |name| {
-        btf.is_some_and(|btf| btf.id_by_type_name_kind(name, BtfKind::Func).is_ok())
-    };
+    let has_function =
+        |name| btf.is_some_and(|btf| btf.id_by_type_name_kind(name, BtfKind::Func).is_ok());
     let program = ProgramType::SchedClassifier;
     Ok(match feature {
         Feature::Btf => btf.is_some(),
@@ -197,7 +196,9 @@ fn probe(feature: Feature, btf: Option<&Btf>) -> Result<bool> {
         Feature::Membarrier => wait_for_programs().is_ok(),
         Feature::ChecksumIpv6 => helpers()? & CHECKSUM_IPV6 != 0,
         Feature::SourceLookup => helpers()? & SOURCE_LOOKUP != 0,
-        Feature::MapIteration => is_helper_supported(program, BpfHelper::BPF_FUNC_for_each_map_elem)?,
+        Feature::MapIteration => {
+            is_helper_supported(program, BpfHelper::BPF_FUNC_for_each_map_elem)?
+        }
         Feature::ReturnValue => {
             is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?
         }

@@ -57,21 +57,29 @@ impl Foreign {
 
     /// As filters in a clsact qdisc, which is made if there is none.
     pub(crate) fn attach_filters(&mut self, place: &Namespace, device: &str, priority: u16) {
-        let attach = || {
-            // There may be one.
-            let _ = qdisc_add_clsact(device);
-            for (hook, kind) in HOOKS {
-                let program = program(&mut self.programs, hook).unwrap();
-                let handle = TcHandle::new(0, 7);
-                let options = NlOptions {
-                    priority,
-                    handle,
-                    classid: None,
-                };
-                let options = TcAttachOptions::Netlink(options);
-                program.attach_with_options(device, kind, options).unwrap();
-            }
-        };
+        // There may be one.
+        let _ = place.run(|| qdisc_add_clsact(device)).unwrap();
+        for (hook, _) in HOOKS {
+            self.attach_filter(place, device, hook, priority);
+        }
+    }
+
+    /// As a filter in the qdisc that is there.
+    pub(crate) fn attach_filter(
+        &mut self,
+        place: &Namespace,
+        device: &str,
+        hook: Hook,
+        priority: u16,
+    ) {
+        let program = program(&mut self.programs, hook).unwrap();
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority,
+            handle: TcHandle::new(0, 7),
+            classid: None,
+        });
+        let (_, kind) = HOOKS.into_iter().find(|(it, _)| *it == hook).unwrap();
+        let attach = || program.attach_with_options(device, kind, options).unwrap();
         place.run(attach).unwrap();
     }
 

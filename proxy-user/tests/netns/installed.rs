@@ -5,19 +5,41 @@ use crate::stage::Stage;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use proxy_user::datapath::devices;
+use proxy_user::datapath::features::{Feature, Features};
 use xtask::cluster::Namespace;
 
-/// Ids of the pinned links of a node, in the order of their names.
-pub(crate) fn links(stage: &Stage, node: u8) -> Vec<u32> {
-    let folder = stage.cluster.node(node).paths().bpffs.join("ferrule/links");
-    let mut pins: Vec<_> = std::fs::read_dir(folder)
+/// How programs can be attached on this kernel, the best way first.
+pub(crate) fn methods() -> Vec<&'static str> {
+    let features = Features::probe().unwrap();
+    let links = features.has(Feature::Tcx).then_some("tcx");
+    links.into_iter().chain(["clsact"]).collect()
+}
+
+/// What of ours is on the devices of a node: ids of links, places of filters.
+pub(crate) fn attached(stage: &Stage, node: u8) -> Vec<String> {
+    let node = stage.cluster.node(node);
+    let mut pins: Vec<_> = std::fs::read_dir(node.paths().bpffs.join("ferrule/links"))
         .unwrap()
         .map(|pin| pin.unwrap().path())
         .collect();
     pins.sort();
     let id = |path| PinnedLink::from_pin(path).map(FdLink::from);
-    pins.iter()
-        .map(|path| id(path).unwrap().info().unwrap().id())
+    let links = pins
+        .iter()
+        .map(|path| format!("link {}", id(path).unwrap().info().unwrap().id()));
+    let filters = ["ingress", "egress"]
+        .iter()
+        .flat_map(|hook| filters(node.namespace(), "eth0", hook));
+    links.chain(filters).collect()
+}
+
+/// The filters at a hook, as tc prints them, without what a new program changes.
+pub(crate) fn filters(place: &Namespace, device: &str, hook: &str) -> Vec<String> {
+    let text = place.command("tc", &["filter", "show", "dev", device, hook]);
+    let text = text.unwrap_or_default();
+    let lines = text.lines().filter(|line| line.contains(" handle "));
+    lines
+        .map(|line| line.split("ferrule").next().unwrap().to_owned())
         .collect()
 }
 
@@ -46,12 +68,14 @@ pub(crate) fn programs_attached(place: &Namespace) -> bool {
     attached.unwrap()
 }
 
-/// How many tcx programs are on the two hooks of a device.
+/// How many programs are on the two hooks of a device, as links or filters.
 pub(crate) fn programs_on(place: &Namespace, device: &str) -> usize {
     let count = |kind| {
         let query = SchedClassifier::query_tcx(device, kind);
         query.map_or(0, |(_, programs)| programs.len())
     };
     let kinds = [TcAttachType::Ingress, TcAttachType::Egress];
-    place.run(|| kinds.into_iter().map(count).sum()).unwrap()
+    let links: usize = place.run(|| kinds.into_iter().map(count).sum()).unwrap();
+    let filters = ["ingress", "egress"].map(|hook| filters(place, device, hook).len());
+    links + filters.iter().sum::<usize>()
 }

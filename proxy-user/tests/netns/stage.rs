@@ -18,6 +18,9 @@ pub(crate) const TARGET: u16 = 8080;
 /// What has to happen happens long before; what must not is given a shorter time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
+/// A device is looked at again within this time if nothing happens to it.
+pub(crate) const RELIST: Duration = Duration::from_secs(15);
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Small flow tables: a machine holds many of them during tests.
 const FLOWS: [&str; 2] = ["--max-flows", "65536"];
 
@@ -217,6 +220,33 @@ pub(crate) fn expect_all(
         *answers.entry(answer.server).or_default() += 1;
     }
     assert_eq!(answers.len(), servers.len(), "{protocol} {to}: {answers:?}");
+}
+
+/// Clients inside and outside, cluster addresses and node ports, both protocols and families.
+pub(crate) fn expect_service(stage: &Stage) {
+    let (web, shell, client) = (&stage.web, &stage.shell, stage.cluster.client());
+    for protocol in PROTOCOLS {
+        for to in stage.cluster_ips() {
+            expect_all(shell, protocol, to, web, |_| family(shell.addresses(), to));
+        }
+        for node in 1..=3 {
+            let here = stage.cluster.node(node);
+            for to in stage.node_ports(node) {
+                // A backend on the node that was dialled sees the client, the others see the node.
+                expect_all(client, protocol, to, web, |server| {
+                    let is_here = server.node() == Some(&here.name());
+                    family(
+                        if is_here {
+                            client.addresses()
+                        } else {
+                            here.addresses()
+                        },
+                        to,
+                    )
+                });
+            }
+        }
+    }
 }
 
 /// Of the same family as `like`.

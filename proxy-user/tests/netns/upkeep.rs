@@ -2,13 +2,9 @@
 //! taken them from.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
-use crate::installed::programs_on;
-use crate::stage::{Stage, eventually, within};
-use std::time::Duration;
+use crate::installed::{methods, programs_on};
+use crate::stage::{RELIST, Stage, eventually, within};
 use xtask::cluster::Namespace;
-
-/// A device is looked at again within this time if nothing happens to it.
-const RELIST: Duration = Duration::from_secs(15);
 
 fn ip(place: &Namespace, arguments: &str) {
     let arguments: Vec<&str> = arguments.split(' ').collect();
@@ -91,7 +87,7 @@ fn is_on(place: &Namespace, method: &str) -> bool {
 
 #[test]
 fn what_others_take_off_a_device_is_put_back() {
-    for method in ["tcx", "clsact"] {
+    for method in methods() {
         let stage = Stage::new(&["--attach", method]);
         let place = stage.cluster.node(1).namespace();
         strip(&stage, method);

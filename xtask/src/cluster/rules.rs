@@ -32,8 +32,10 @@ pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
     let ruleset = format!(
         "table inet cni {{
             counter invalid {{ }}
+            counter redirects {{ }}
             chain forward {{
                 type filter hook forward priority filter; policy accept;
+                ct state invalid icmp type redirect counter name redirects drop
                 ct state invalid counter name invalid drop
             }}
             chain postrouting {{

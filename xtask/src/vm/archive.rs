@@ -158,7 +158,10 @@ fn sources(mirror: &str) -> String {
     for (release, has_updates) in RELEASES {
         text += &line(mirror, release);
         if has_updates {
-            text += &line(&format!("{mirror}-security"), &format!("{release}-security"));
+            text += &line(
+                &format!("{mirror}-security"),
+                &format!("{release}-security"),
+            );
         }
     }
     text
@@ -210,7 +213,9 @@ fn companions(record: &str, version: &str) -> Vec<String> {
 
 fn values<'a>(records: &'a str, field: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = records.lines().filter_map(|line| line.split_once(": "));
-    lines.filter(move |(name, _)| *name == field).map(|(_, value)| value)
+    lines
+        .filter(move |(name, _)| *name == field)
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -250,7 +255,10 @@ Version: 5.10.262-1
     fn packages_of_the_same_kernel_are_told_from_tools() {
         assert_eq!(
             companions(RECORDS, "7.2.13-1"),
-            ["linux-base-cloud-amd64", "linux-image-7.2.13+deb14-cloud-amd64"]
+            [
+                "linux-base-cloud-amd64",
+                "linux-image-7.2.13+deb14-cloud-amd64"
+            ]
         );
     }
 

@@ -16,8 +16,7 @@ pub(super) struct Initramfs {
 
 impl Initramfs {
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let file =
-            File::create(path).with_context(|| format!("can't write {}", path.display()))?;
+        let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
         Ok(Self {
             output: BufWriter::new(file),
             folders: BTreeSet::new(),
@@ -27,8 +26,7 @@ impl Initramfs {
 
     /// Adds a file of the host as a program or library.
     pub(super) fn add(&mut self, path: &str, source: &Path) -> Result<()> {
-        let bytes =
-            fs::read(source).with_context(|| format!("can't read {}", source.display()))?;
+        let bytes = fs::read(source).with_context(|| format!("can't read {}", source.display()))?;
         self.add_bytes(path, &bytes)
     }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 /// What tests and the node's rules stand on; their dependencies come with them. A kernel may lack
 /// some, or have them built in.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 13] = [
     "veth",
     "bridge",
     "dummy",
@@ -23,11 +23,6 @@ const MODULES: [&str; 18] = [
     "nft_objref",
     "sch_ingress",
     "cls_bpf",
-    "cls_matchall",
-    "act_gact",
-    "act_mirred",
-    "ifb",
-    "sch_tbf",
     "vxlan",
 ];
 

@@ -97,7 +97,13 @@ impl Machine<'_> {
         Command::new(QEMU)
             .args(self.accelerator.arguments())
             .args(["-M", "q35", "-m", "2048", "-smp", &self.cpus.to_string()])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")

@@ -71,9 +71,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..options.jobs).map(|_| scope.spawn(one)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })?;
     let total = total.into_inner().unwrap_or_default();
     println!("\n{total} ({:.1} s)", start.elapsed().as_secs_f64());
@@ -125,9 +127,13 @@ fn choose<'a>(all: &'a [Series], asked: &[String]) -> Result<Vec<&'a Series>> {
 
 fn plan(options: &Options) -> Vec<String> {
     let filter = options.test.as_deref().unwrap_or_default();
-    ["/bin/cluster", "/bin/prog_run", "/bin/netns --test-threads=1"]
-        .map(|command| format!("{command} {filter}").trim().to_owned())
-        .to_vec()
+    [
+        "/bin/cluster",
+        "/bin/prog_run",
+        "/bin/netns --test-threads=1",
+    ]
+    .map(|command| format!("{command} {filter}").trim().to_owned())
+    .to_vec()
 }
 
 fn boot(kernel: &Kernel, payload: &Payload, options: &Options) -> Result<Tally> {
@@ -154,6 +160,10 @@ fn boot(kernel: &Kernel, payload: &Payload, options: &Options) -> Result<Tally> 
     }
     // A test program that crashed has no closing line.
     tally.failed = tally.failed.max(broken);
-    println!("{}: {tally} ({:.1} s)", kernel.series, start.elapsed().as_secs_f64());
+    println!(
+        "{}: {tally} ({:.1} s)",
+        kernel.series,
+        start.elapsed().as_secs_f64()
+    );
     Ok(tally)
 }

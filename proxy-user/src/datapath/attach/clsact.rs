@@ -5,7 +5,7 @@
 
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::Pins;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::SchedClassifier;
 use aya::programs::links::Link as _;
 use aya::programs::tc::{
@@ -13,8 +13,9 @@ use aya::programs::tc::{
 };
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::tc::{TcAttribute, TcHandle as QdiscHandle, TcMessage};
-use tracing::debug;
 
+/// The kind of our qdisc.
+const CLSACT: &str = "clsact";
 /// First among the filters at ingress.
 const FIRST: u16 = 1;
 /// Last among the filters at egress.
@@ -30,19 +31,32 @@ const fn priority(hook: Hook) -> u16 {
     }
 }
 
-/// Puts the program on a hook: in the place of an earlier one of ours, or as a new filter.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    pins: &Pins,
-    device: &Device,
-    hook: Hook,
-) -> Result<()> {
-    match qdisc_add_clsact(&device.name) {
-        Ok(()) => std::fs::create_dir_all(pins.qdisc(device.index))
-            .with_context(|| format!("noting the qdisc of {}", device.name))?,
-        // One of ours or of someone else: whether it takes filters at both hooks shows below.
-        Err(error) => debug!("{}: clsact not added: {error}", device.name),
+/// Makes sure that a device has a clsact qdisc; one that is there may be anybody's.
+///
+/// # Errors
+/// There is another kind of qdisc in its place, or the kernel refuses.
+pub(super) async fn make_qdisc(pins: &Pins, device: &Device) -> Result<()> {
+    match qdisc(device.index).await?.as_deref() {
+        Some(CLSACT) => Ok(()),
+        Some(other) => {
+            // One of ours, if there was one, has made way for it.
+            let _ = std::fs::remove_dir(pins.qdisc(device.index));
+            bail!(
+                "another's qdisc of kind {other} is where a clsact qdisc would have to be \
+                 (a bandwidth limit?); links need none, from Linux 6.6 on"
+            )
+        }
+        None => {
+            qdisc_add_clsact(&device.name).context("adding a clsact qdisc")?;
+            std::fs::create_dir_all(pins.qdisc(device.index))
+                .with_context(|| format!("noting the qdisc of {}", device.name))
+        }
     }
+}
+
+/// Puts the program on a hook of a clsact qdisc: in the place of an earlier one of ours, or as a new
+/// filter.
+pub(super) fn attach(program: &mut SchedClassifier, device: &Device, hook: Hook) -> Result<()> {
     let (kind, priority) = (hook.attach_type(), priority(hook));
     let filter = SchedClassifierLink::attached(&device.name, kind, priority, HANDLE, None)?;
     let id = match program.attach_to_link(filter) {
@@ -55,12 +69,7 @@ pub(super) fn attach(
             };
             program
                 .attach_with_options(&device.name, kind, TcAttachOptions::Netlink(options))
-                .with_context(|| {
-                    format!(
-                        "adding a filter to {} (a foreign ingress qdisc?)",
-                        hook.name()
-                    )
-                })?
+                .with_context(|| format!("adding a filter to {}", hook.name()))?
         }
     };
     // aya removes the filter of a link that is dropped.
@@ -101,16 +110,27 @@ pub(super) fn detach_all(device: &Device) {
 /// # Errors
 /// rtnetlink does not answer.
 pub async fn has_qdisc(ifindex: u32) -> Result<bool> {
+    Ok(qdisc(ifindex).await?.as_deref() == Some(CLSACT))
+}
+
+/// The kind of the qdisc that takes what a device receives: clsact or ingress.
+async fn qdisc(ifindex: u32) -> Result<Option<String>> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
     let connection = tokio::spawn(connection);
     let request = handle.qdisc().get().execute();
     let qdiscs: Vec<TcMessage> = request.try_collect().await.context("listing qdiscs")?;
     connection.abort();
-    let is_it = |qdisc: &TcMessage| {
-        let kind = TcAttribute::Kind("clsact".into());
-        qdisc.header.index == ifindex.cast_signed() && qdisc.attributes.contains(&kind)
-    };
-    Ok(qdiscs.iter().any(is_it))
+    let found = qdiscs.into_iter().find(|qdisc| {
+        qdisc.header.index == ifindex.cast_signed() && qdisc.header.parent == QdiscHandle::INGRESS
+    });
+    let kind = found
+        .into_iter()
+        .flat_map(|qdisc| qdisc.attributes)
+        .find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind),
+            _ => None,
+        });
+    Ok(kind)
 }
 
 /// Removes the clsact qdisc of a device.

@@ -1,0 +1,78 @@
+//! What an operator is told.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
+
+use crate::installed::methods;
+use crate::stage::{PATIENCE, Stage, ask, binary, eventually, expect_service};
+use std::process::Command;
+use xtask::cluster::Protocol;
+
+#[test]
+fn status_tells_what_is_there_with_and_without_an_agent() {
+    let mut stage = Stage::new(&[]);
+    stage
+        .cluster
+        .manifests()
+        .unwrap()
+        .replace("broken", "kind: Service\nspec: [")
+        .unwrap();
+    let ports = "apiVersion: v1\nkind: Service\nmetadata: {name: odd, namespace: default}\n\
+                 spec: {clusterIP: 10.96.0.99, ports: [{port: 70000}, {name: good, port: 80}]}\n";
+    stage
+        .cluster
+        .manifests()
+        .unwrap()
+        .replace("odd", ports)
+        .unwrap();
+    eventually("the problems are told", || {
+        let status = stage.agent(1).status().unwrap();
+        let skipped = status["agent"]["sync"]["skipped"].to_string();
+        let problems = status["agent"]["sync"]["problems"].to_string();
+        skipped.contains("default/odd")
+            && skipped.contains("spec.ports[0].port")
+            && problems.contains("broken.yaml")
+    });
+    expect_service(&stage);
+    let status = stage.agent(1).status().unwrap();
+    let devices = status["agent"]["devices"].as_array().unwrap();
+    let of = |name: &str| {
+        devices
+            .iter()
+            .find(|device| device["name"] == name)
+            .unwrap()
+    };
+    assert_eq!(of("eth0")["attached"], methods()[0]);
+    assert_eq!(of("lo")["why_not"], "loopback");
+    let socket = stage.cluster.node(1).paths().run_dir.join("ferrule.sock");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(socket).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let node = stage.cluster.node(1);
+    let (place, paths) = (node.namespace().clone(), node.paths().clone());
+    stage.take_agent(1).kill().unwrap();
+    let mut command = Command::new(binary());
+    command
+        .arg("status")
+        .arg("--bpffs")
+        .arg(&paths.bpffs)
+        .arg("--run-dir")
+        .arg(&paths.run_dir);
+    let output = place.run(|| command.output().unwrap()).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("not running") && text.contains("FLOWS_V4"),
+        "{text}"
+    );
+}
+
+#[test]
+fn decisions_are_logged_if_that_is_wanted() {
+    let stage = Stage::new(&["--log-decisions"]);
+    let to = stage.cluster_ips();
+    for to in &to {
+        ask(&stage.shell, Protocol::Tcp, *to, PATIENCE).unwrap();
+    }
+    eventually("the log tells of both questions", || {
+        let log = stage.agent(1).log();
+        log.contains("-> 10.96.0.10:80") && log.contains("-> fd00:10:96::10:80")
+    });
+}
