@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use proxy_common::{FrontendKind, Hook, Locality, Proto};
 use proxy_ebpf::testing::{Step, World, fixtures, tcp, udp};
 use proxy_ebpf::{Fate, Verdict};
+use proxy_user::datapath::features::{Feature, Features};
 use runner::{Run, Scenario, Trouble};
 use std::collections::BTreeMap;
 
@@ -208,5 +209,41 @@ fn scenarios_hold_in_the_kernels_maps() {
         let loaded = Loaded::new(&name);
         let run = Run::new(&scenario, Trouble::None, |_| loaded.open_maps()).finish();
         scenario.assert(&run, "in the kernel");
+    }
+}
+
+/// Features that come with a version and were never brought back to an older one.
+const SINCE: [(Feature, (u32, u32)); 10] = [
+    (Feature::TcPrograms, (4, 1)),
+    (Feature::LruHash, (4, 10)),
+    (Feature::Btf, (5, 2)),
+    (Feature::RingBuffer, (5, 8)),
+    (Feature::SocketIterators, (5, 9)),
+    (Feature::MapIteration, (5, 13)),
+    (Feature::ReturnValue, (5, 18)),
+    (Feature::SocketDestroy, (6, 5)),
+    (Feature::Tcx, (6, 6)),
+    (Feature::SourceLookup, (6, 7)),
+];
+
+#[test]
+fn features_are_found_on_the_kernels_that_have_them() {
+    let features = Features::probe().unwrap();
+    let mut numbers = features.release().split(['.', '-', '+']);
+    let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
+    let version = (number(), number());
+    for (feature, since) in SINCE {
+        let name = feature.name();
+        assert_eq!(
+            features.has(feature),
+            version >= since,
+            "{name}, {version:?}"
+        );
+        let text = format!("{}.{}", since.0, since.1);
+        assert!(
+            feature.since().starts_with(&text),
+            "{name} is told as {}",
+            feature.since()
+        );
     }
 }

@@ -76,3 +76,33 @@ fn decisions_are_logged_if_that_is_wanted() {
         log.contains("-> 10.96.0.10:80") && log.contains("-> fd00:10:96::10:80")
     });
 }
+
+#[test]
+fn check_tells_what_the_kernel_has_and_what_is_used_instead() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(binary()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&run(&["check", "-o", "json"])).unwrap();
+    let features = json["features"].as_array().unwrap();
+    let links = features
+        .iter()
+        .find(|it| it["name"] == "tcx links")
+        .unwrap();
+    let has_links = methods().contains(&"tcx");
+    assert_eq!(links["present"], has_links);
+    let used = if has_links {
+        "it"
+    } else {
+        "filters of a clsact qdisc"
+    };
+    assert_eq!(links["used"], used);
+    let table = run(&["check"]);
+    let line = table.lines().find(|line| line.contains("tcx links"));
+    assert!(line.unwrap().ends_with(used), "{table}");
+    assert!(
+        table.lines().all(|line| line.chars().count() <= 100),
+        "{table}"
+    );
+}

@@ -29,6 +29,8 @@ pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
 /// Loads the netfilter rules of a node.
 pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
     let (v4, v6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());
+    // Redirects are counted apart: Linux 5.10 sends one when a node turns a translated packet around,
+    // about a connection that the receiving node does not know.
     let ruleset = format!(
         "table inet cni {{
             counter invalid {{ }}
