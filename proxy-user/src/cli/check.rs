@@ -1,8 +1,9 @@
-//! `ferrule check`: what this kernel has of what Ferrule can use.
+//! `ferrule check`: what this kernel has of what Ferrule can use, and what it makes of the programs.
 
 use super::say;
 use super::status::Output;
 use super::table::table;
+use crate::datapath::cost::{Cost, costs};
 use crate::datapath::features::{Feature, Features, Without};
 use anyhow::Result;
 use clap::Args;
@@ -14,8 +15,8 @@ use serde::Serialize;
   ferrule check
   ferrule check -o json | jq '.features[] | select(.present | not)'
 
-Every feature is tried, not read from a version number. The command fails on a kernel that lacks
-something without which Ferrule can't run.")]
+Every feature is tried, not read from a version number, and the programs are loaded and dropped
+again. The command fails on a kernel that lacks something without which Ferrule can't run.")]
 pub struct Check {
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
@@ -31,6 +32,8 @@ struct Whole {
     supported: bool,
     /// One for each feature.
     features: Vec<Row>,
+    /// One for each program; none on a kernel that is not supported.
+    programs: Vec<Cost>,
 }
 
 #[derive(Serialize)]
@@ -50,10 +53,12 @@ struct Row {
 pub fn run(check: &Check) -> Result<()> {
     let features = Features::probe()?;
     let supported = features.require();
+    let programs = supported.is_ok().then(costs).transpose()?;
     let whole = Whole {
         kernel: features.release().to_owned(),
         supported: supported.is_ok(),
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
+        programs: programs.unwrap_or_default(),
     };
     let text = match check.output {
         Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
@@ -88,7 +93,40 @@ fn render(whole: &Whole) -> String {
         "Ferrule does not run on this kernel"
     };
     let kernel = &whole.kernel;
-    format!("Linux {kernel}: {verdict}.\n\n{}", table(header, &rows))
+    let features = table(header, &rows);
+    let programs = render_programs(&whole.programs);
+    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}")
+}
+
+/// The program's own frame and the largest of its functions.
+fn stack(frames: &[u32]) -> String {
+    let (own, functions) = frames.split_first().unwrap_or((&0, &[]));
+    let largest = functions.iter().max().unwrap_or(&0);
+    format!("{own} + {largest}")
+}
+
+fn render_programs(programs: &[Cost]) -> String {
+    if programs.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<[String; 4]> = programs
+        .iter()
+        .map(|cost| {
+            [
+                cost.program.clone(),
+                cost.verified.to_string(),
+                stack(&cost.stack),
+                format!("{} / {}", cost.translated, cost.jited),
+            ]
+        })
+        .collect();
+    let header = [
+        "program",
+        "instructions verified",
+        "stack",
+        "bytes / of machine code",
+    ];
+    format!("\n{}", table(header, &rows))
 }
 
 fn cells(row: &Row) -> [String; 4] {

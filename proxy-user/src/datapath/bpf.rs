@@ -1,9 +1,10 @@
 //! The few things for which aya has no call: all `unsafe` of the agent.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 use bytemuck::Pod;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// A row as aya's typed maps want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +66,48 @@ fn lookup_batch<T: Pod>(
     // SAFETY: the kernel has initialised all of the union, as we had.
     let count = unsafe { attr.batch.count } as usize;
     match outcome {
-        Ok(()) => Ok((count, next)),
+        Ok(_) => Ok((count, next)),
         // The end: the last rows are there all the same.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((count, next)),
         Err(error) => Err(error),
     }
 }
 
+/// Loads a program of a hook of tc and unloads it again (BPF_PROG_LOAD); returns what the verifier
+/// says of its work.
+///
+/// # Errors
+/// What the kernel said.
+pub fn verify(instructions: &[bpf_insn], license: &CStr) -> io::Result<String> {
+    let mut log = vec![0u8; VERIFIER_LOG];
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: this is the part of the union that the command uses.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    load.insns = instructions.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
+    load.license = license.as_ptr() as u64;
+    load.log_level = BPF_LOG_STATS;
+    load.log_buf = log.as_mut_ptr() as u64;
+    load.log_size = VERIFIER_LOG as u32;
+    // SAFETY: the pointers are to live buffers of the lengths beside them; the license ends with zero.
+    let file = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) }?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(file) });
+    let text = CStr::from_bytes_until_nul(&log).unwrap_or_default();
+    Ok(text.to_string_lossy().into_owned())
+}
+
+/// Totals only, a few lines (Linux 5.2).
+const BPF_LOG_STATS: u32 = 4;
+const VERIFIER_LOG: usize = 64 << 10;
+
+/// Returns what the command returns; a file descriptor, with some.
+///
 /// # Safety
 /// Every pointer in `attr` that `command` uses must be valid for it.
-unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: the caller's promise; the size is that of the union.
     let code = unsafe {
         libc::syscall(
@@ -87,7 +120,7 @@ unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     if code < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(())
+        Ok(code as i32)
     }
 }
 

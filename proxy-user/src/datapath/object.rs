@@ -109,17 +109,40 @@ fn load_object(options: &Options) -> Result<Ebpf> {
     } else {
         LOG_OFF
     };
+    load_with(Some(&options.pins), level, options.max_flows)
+}
+
+/// The object with maps of its own, which end with it: to look at, not to use.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unpinned() -> Result<Ebpf> {
+    const FEW: u32 = 1024;
+    load_with(None, LOG_OFF, FEW)
+}
+
+fn load_with(pins: Option<&Pins>, log_level: u8, max_flows: u32) -> Result<Ebpf> {
     let btf = Btf::from_sys_fs().context("no BTF in this kernel (CONFIG_DEBUG_INFO_BTF)")?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
-    loader.override_global("AYA_LOG_LEVEL", &level, true);
+    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
     for name in FLOW_MAPS {
-        loader.map_max_entries(name, options.max_flows);
+        loader.map_max_entries(name, max_flows);
     }
-    for name in PINNED_MAPS {
-        loader.map_pin_path(name, options.pins.map(name));
+    if let Some(pins) = pins {
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
     }
     loader.load(OBJECT).context("loading the BPF object")
+}
+
+/// The object as it was built.
+///
+/// # Errors
+/// It is damaged.
+pub fn parse() -> Result<aya_obj::Object> {
+    aya_obj::Object::parse(OBJECT).context("parsing the BPF object")
 }
 
 const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
@@ -131,7 +154,7 @@ const LOG_OFF: u8 = 0;
 ///
 /// Programs that are attached keep the old maps and go on with them until they are replaced.
 fn discard_misfits(options: &Options) -> Result<bool> {
-    let wanted = aya_obj::Object::parse(OBJECT).context("parsing the BPF object")?;
+    let wanted = parse()?;
     let pins = &options.pins;
     let found: Vec<&str> = PINNED_MAPS
         .into_iter()
