@@ -98,7 +98,7 @@ impl Feature {
             Self::Tcx => "6.6",
             Self::Membarrier => "4.3, without nohz_full",
             Self::ChecksumIpv6 => "6.16 and back-ports",
-            Self::SourceLookup => "6.7",
+            Self::SourceLookup => "6.7 and back-ports",
             Self::MapIteration => "5.13",
             Self::ReturnValue => "5.18",
             Self::SocketIterators => "5.9",

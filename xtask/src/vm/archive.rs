@@ -39,6 +39,8 @@ pub(super) struct Archive {
 pub(super) struct Series {
     /// Such as `5.10`.
     pub(super) name: String,
+    /// The same as numbers.
+    pub(super) numbers: (u32, u32),
     /// Debian's versions of the packages, such as `5.10.262-1`; newest first.
     pub(super) versions: Vec<String>,
 }
@@ -187,6 +189,7 @@ pub(super) fn group<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<Series> 
         };
         let series = found.entry(numbers).or_insert_with(|| Series {
             name: format!("{}.{}", numbers.0, numbers.1),
+            numbers,
             versions: Vec::new(),
         });
         series.versions.push(version.to_owned());

@@ -4,6 +4,7 @@
 //! whatever process ends, and turns the machine off. All results go to the second serial line.
 
 use crate::cluster::Cluster;
+use crate::command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -22,8 +23,12 @@ pub(super) const PLAN: &str = "/plan";
 pub(super) const MODULES: &str = "/modules";
 /// The guest's last line: everything has been run.
 pub(super) const DONE: &str = "guest: done";
+/// Before each command of the plan.
+pub(super) const STEP: &str = "guest: runs ";
 /// Before the name of a command that ended badly.
 pub(super) const BROKEN: &str = "guest: broken: ";
+/// Before what the verifier makes of the programs, as JSON.
+pub(super) const COSTS: &str = "guest: costs ";
 /// The folder of the package whose tests look for files beside their sources.
 pub(super) const PACKAGE: &str = "/proxy-user";
 
@@ -119,22 +124,32 @@ fn follow_plan() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpus = std::thread::available_parallelism()?;
     println!("guest: Linux {}, {cpus} CPUs", release.trim());
-    if let Err(error) = Cluster::create(1).and_then(|cluster| cluster.check_rules()) {
-        println!("{BROKEN}rules of a node: {error:#}");
-        println!("{DONE}");
-        return Ok(());
-    }
-    for line in fs::read_to_string(PLAN)?.lines() {
-        let mut words = line.split(' ');
-        let program = words.next().context("an empty line in the plan")?;
-        let status = Command::new(program)
-            .args(words)
-            .status()
-            .with_context(|| format!("can't start {program}"))?;
-        if !status.success() {
-            println!("{BROKEN}{line}: {status}");
-        }
+    let checked = Cluster::create(1).and_then(|cluster| cluster.check_rules());
+    match checked.and_then(|()| report_costs()) {
+        Ok(()) => fs::read_to_string(PLAN)?.lines().try_for_each(run_step)?,
+        Err(error) => println!("{BROKEN}{error:#}"),
     }
     println!("{DONE}");
+    Ok(())
+}
+
+fn report_costs() -> Result<()> {
+    let text = command::run("ferrule", &["check", "-o", "json"])?;
+    let report: serde_json::Value = serde_json::from_str(&text)?;
+    println!("{COSTS}{}", report["programs"]);
+    Ok(())
+}
+
+fn run_step(line: &str) -> Result<()> {
+    println!("{STEP}{line}");
+    let mut words = line.split(' ');
+    let program = words.next().context("an empty line in the plan")?;
+    let status = Command::new(program)
+        .args(words)
+        .status()
+        .with_context(|| format!("can't start {program}"))?;
+    if !status.success() {
+        println!("{BROKEN}{program}: {status}");
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::guest;
 use super::initramfs::Initramfs;
 use super::kernel::Kernel;
 use super::payload::Payload;
+use super::plan::Step;
 use super::tools;
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -24,8 +25,8 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Puts together what a kernel and a plan need.
-    pub(super) fn build(kernel: &Kernel, payload: &Payload, plan: &[String]) -> Result<Self> {
+    /// Puts together what a kernel and the steps of a plan need.
+    pub(super) fn build(kernel: &Kernel, payload: &Payload, steps: &[Step]) -> Result<Self> {
         let folder = workspace::target()?.join("xtask/vm").join(&kernel.series);
         fs::create_dir_all(&folder)
             .with_context(|| format!("can't create {}", folder.display()))?;
@@ -41,6 +42,7 @@ impl Image {
         tools::add(&mut initramfs)?;
         add_modules(&mut initramfs, kernel)?;
         add_scenarios(&mut initramfs)?;
+        let plan: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
         initramfs.add_bytes(guest::PLAN, plan.join("\n").as_bytes())?;
         initramfs.finish()?;
         Ok(Self {

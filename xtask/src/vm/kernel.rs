@@ -31,6 +31,8 @@ const MODULES: [&str; 13] = [
 pub(super) struct Kernel {
     /// Such as `5.10`.
     pub(super) series: String,
+    /// The same as numbers.
+    pub(super) numbers: (u32, u32),
     /// Debian's version, such as `5.10.262-1`.
     pub(super) version: String,
     /// The bootable file.
@@ -64,6 +66,7 @@ impl Kernel {
         let name = only_entry(&root.join("lib/modules"))?;
         Ok(Self {
             series: series.name.clone(),
+            numbers: series.numbers,
             version: version.to_owned(),
             image: image(&root, &name)?,
             modules: modules(&folder, &root, &name)?,

@@ -2,12 +2,15 @@
 
 mod archive;
 mod cache;
+mod cost;
 pub mod guest;
 mod image;
 mod initramfs;
 mod kernel;
 mod machine;
 mod payload;
+mod plan;
+mod record;
 mod tools;
 
 use crate::setup;
@@ -15,13 +18,16 @@ use crate::test::Tally;
 use anyhow::{Context, Result, ensure};
 use archive::{Archive, Series};
 use clap::Args;
+use cost::{Cost, Missing};
 use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, End, Machine};
 use payload::Payload;
+use plan::Scope;
+use record::Record;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Flags of `cargo xtask vm`.
 #[derive(Debug, Args)]
@@ -29,61 +35,132 @@ use std::time::{Duration, Instant};
   cargo xtask vm
   cargo xtask vm 5.10 newest
   cargo xtask vm 6.1 --test a_service_is_reached
+  cargo xtask vm --all
+  cargo xtask vm --complexity --accept
 
-Kernels come from Debian's packages, downloaded once and kept in ~/.cache/ferrule-vm.")]
+Kernels come from Debian's packages, downloaded once and kept in ~/.cache/ferrule-vm. Logs of the
+guests are in target/xtask/vm.")]
 pub struct Options {
     /// Series such as 5.10, or `newest`; all of Debian's if none is given.
     #[arg(value_name = "KERNEL")]
     pub kernels: Vec<String>,
-    /// Only tests whose name contains this.
-    #[arg(long, value_name = "NAME")]
+    /// Only tests whose name contains this, instead of the core of each ring.
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
     pub test: Option<String>,
+    /// All tests that the kernel can run, instead of the core of each ring.
+    #[arg(long)]
+    pub all: bool,
+    /// No tests: compare what the verifier makes of the programs with docs/performance.md, and fail
+    /// for a kernel that it does not know.
+    #[arg(long, conflicts_with_all = ["all", "test"])]
+    pub complexity: bool,
+    /// Store what the verifier makes of the programs.
+    #[arg(long, requires = "complexity")]
+    pub accept: bool,
     /// Guests at the same time.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     pub jobs: u8,
 }
 
-/// What a guest may take at most under emulation.
-const LIMIT: Duration = Duration::from_secs(600);
+impl Options {
+    /// The core of each ring, on these kernels.
+    #[must_use]
+    pub fn core(kernels: &[&str]) -> Self {
+        Self {
+            kernels: kernels.iter().map(|name| (*name).to_owned()).collect(),
+            test: None,
+            all: false,
+            complexity: false,
+            accept: false,
+            jobs: 2,
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match &self.test {
+            _ if self.complexity => Scope::Nothing,
+            _ if self.all => Scope::All,
+            Some(name) => Scope::Named(name.clone()),
+            None => Scope::Core,
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        match (self.complexity, self.accept) {
+            (_, true) => Missing::Accept,
+            (true, false) => Missing::Refuse,
+            (false, false) => Missing::Tell,
+        }
+    }
+}
+
+/// What a guest may take at most.
+const LIMIT: Duration = Duration::from_secs(900);
+/// What the first boot with KVM may take, which only shows whether it works.
+const TRIAL: Duration = Duration::from_secs(15);
+const CPUS: u8 = 2;
 
 /// Boots the kernels. The last line printed is `N passed, N failed`, over all of them.
 ///
 /// # Errors
 /// Something that the guests are made of is missing; failed tests are an exit code.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let start = Instant::now();
     ensure_ready()?;
-    let kernels = kernels(&options.kernels)?;
-    let payload = Payload::build()?;
-    println!("  ok QEMU, software emulation");
-    let total = Mutex::new(Tally::default());
-    let queue = Mutex::new(kernels.iter());
-    let one = || -> Result<()> {
-        loop {
-            let Some(kernel) = queue.lock().ok().and_then(|mut queue| queue.next()) else {
-                return Ok(());
-            };
-            let tally = boot(kernel, &payload, options)?;
-            if let Ok(mut total) = total.lock() {
-                *total += tally;
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.jobs).map(|_| scope.spawn(one)).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    let total = total.into_inner().unwrap_or_default();
-    println!("\n{total} ({:.1} s)", start.elapsed().as_secs_f64());
-    Ok(if total.failed == 0 {
+    let tally = boot_all(options)?;
+    println!("\n{tally}");
+    Ok(if tally.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// As [`run`], on a machine that has been prepared; returns the sums.
+pub(crate) fn boot_all(options: &Options) -> Result<Tally> {
+    let kernels = kernels(&options.kernels)?;
+    let payload = Payload::build()?;
+    let accelerator = accelerator(kernels.first(), &payload)?;
+    let scope = options.scope();
+    let one = |kernel: &Kernel| boot(kernel, &payload, accelerator, &scope);
+    let booted = each(&kernels, options.jobs, one)?;
+    let mut total = Tally::default();
+    let mut costs = Vec::new();
+    for (kernel, (tally, measured)) in kernels.iter().zip(booted) {
+        total += tally;
+        costs.push((kernel.series.clone(), measured));
+    }
+    total.failed += cost::check(&costs, options.missing())?;
+    Ok(total)
+}
+
+/// Does the work for all of them, `jobs` at a time; results come in their order.
+fn each<T: Sync, R: Send>(
+    all: &[T],
+    jobs: u8,
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = all.get(number) else {
+                return done;
+            };
+            done.push((number, work(one)));
+        }
+    };
+    let mut results: Vec<(usize, Result<R>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        let results = workers.into_iter().flat_map(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        results.collect()
+    });
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn ensure_ready() -> Result<()> {
@@ -125,45 +202,57 @@ fn choose<'a>(all: &'a [Series], asked: &[String]) -> Result<Vec<&'a Series>> {
     asked.iter().map(one).collect()
 }
 
-fn plan(options: &Options) -> Vec<String> {
-    let filter = options.test.as_deref().unwrap_or_default();
-    [
-        "/bin/cluster",
-        "/bin/prog_run",
-        "/bin/netns --test-threads=1",
-    ]
-    .map(|command| format!("{command} {filter}").trim().to_owned())
-    .to_vec()
-}
-
-fn boot(kernel: &Kernel, payload: &Payload, options: &Options) -> Result<Tally> {
-    let start = Instant::now();
-    let image = Image::build(kernel, payload, &plan(options))?;
+/// KVM if a guest really comes up with it.
+fn accelerator(kernel: Option<&Kernel>, payload: &Payload) -> Result<Accelerator> {
+    let Some(kernel) = kernel.filter(|_| Accelerator::may_be_kvm()) else {
+        println!("  ok software emulation: this machine has no KVM that works");
+        return Ok(Accelerator::Emulation);
+    };
+    let image = Image::build(kernel, payload, &[])?;
     let machine = Machine {
         kernel,
         image: &image,
-        accelerator: Accelerator::Emulation,
-        cpus: 2,
+        accelerator: Accelerator::Kvm,
+        cpus: CPUS,
+        limit: TRIAL,
+    };
+    match machine.run(|_| {})? {
+        End::Done => {
+            println!("  ok KVM");
+            Ok(Accelerator::Kvm)
+        }
+        End::Broken(why) => {
+            let why = why.lines().next().unwrap_or_default();
+            println!("  ok software emulation: with KVM {why}");
+            Ok(Accelerator::Emulation)
+        }
+    }
+}
+
+fn boot(
+    kernel: &Kernel,
+    payload: &Payload,
+    accelerator: Accelerator,
+    scope: &Scope,
+) -> Result<(Tally, Vec<Cost>)> {
+    let steps = plan::steps(kernel, scope);
+    for (name, (major, minor)) in plan::left_out(kernel) {
+        if *scope == Scope::All {
+            println!(
+                "{:>5}       | left out: {name} (from {major}.{minor})",
+                kernel.series
+            );
+        }
+    }
+    let image = Image::build(kernel, payload, &steps)?;
+    let machine = Machine {
+        kernel,
+        image: &image,
+        accelerator,
+        cpus: CPUS,
         limit: LIMIT,
     };
-    let mut tally = Tally::default();
-    let mut broken = 0;
-    let end = machine.run(|line| {
-        let seconds = start.elapsed().as_secs();
-        println!("{:>5} {seconds:>3} s | {line}", kernel.series);
-        tally += Tally::of_line(line);
-        broken += u64::from(line.starts_with(guest::BROKEN));
-    })?;
-    if let End::Broken(why) = &end {
-        println!("{:>5} | {why}", kernel.series);
-        broken += 1;
-    }
-    // A test program that crashed has no closing line.
-    tally.failed = tally.failed.max(broken);
-    println!(
-        "{}: {tally} ({:.1} s)",
-        kernel.series,
-        start.elapsed().as_secs_f64()
-    );
-    Ok(tally)
+    let mut record = Record::start(&kernel.series, &steps);
+    let end = machine.run(|line| record.line(line))?;
+    Ok(record.finish(&end))
 }
