@@ -52,7 +52,7 @@ async fn serve(run: &Run) -> Result<()> {
     };
     let settings = settings(run)?;
     let snat_ports = settings.snat_ports.clone();
-    let features = Features::probe()?;
+    let features = Features::probe_used()?;
     features.require()?;
     let mut loaded = object::load(&options)?;
     let log = run

@@ -9,6 +9,7 @@ use aya::{Btf, Ebpf};
 use aya_obj::btf::BtfKind;
 use proxy_common::probe::{CHECKSUM_IPV6, SOURCE_LOOKUP};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The program that calls helpers.
 static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-probe"));
@@ -135,12 +136,24 @@ impl Features {
     /// # Errors
     /// A question that could not be asked: privileges are missing.
     pub fn probe() -> Result<Self> {
+        Self::probe_some(Feature::ALL.into_iter())
+    }
+
+    /// Tries only those that make a difference to this version.
+    ///
+    /// # Errors
+    /// As [`Features::probe`].
+    pub fn probe_used() -> Result<Self> {
+        let all = Feature::ALL.into_iter();
+        Self::probe_some(all.filter(|feature| feature.without() != Without::Unused))
+    }
+
+    fn probe_some(features: impl Iterator<Item = Feature>) -> Result<Self> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("reading the kernel's version")?;
         let mut present = BTreeSet::new();
-        let btf = Btf::from_sys_fs().ok();
-        for feature in Feature::ALL {
-            let found = probe(feature, btf.as_ref());
+        for feature in features {
+            let found = probe(feature);
             let found = found.with_context(|| format!("asking the kernel for {}", feature.name()));
             if found.context("is this root? it takes CAP_BPF and CAP_NET_ADMIN")? {
                 present.insert(feature);
@@ -183,12 +196,10 @@ impl Features {
     }
 }
 
-fn probe(feature: Feature, btf: Option<&Btf>) -> Result<bool> {
-    let has_function =
-        |name| btf.is_some_and(|btf| btf.id_by_type_name_kind(name, BtfKind::Func).is_ok());
+fn probe(feature: Feature) -> Result<bool> {
     let program = ProgramType::SchedClassifier;
     Ok(match feature {
-        Feature::Btf => btf.is_some(),
+        Feature::Btf => Path::new(BTF).exists(),
         Feature::TcPrograms => is_program_supported(program)?,
         Feature::LruHash => is_map_supported(MapType::LruHash)?,
         Feature::RingBuffer => is_map_supported(MapType::RingBuf)?,
@@ -202,9 +213,21 @@ fn probe(feature: Feature, btf: Option<&Btf>) -> Result<bool> {
         Feature::ReturnValue => {
             is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?
         }
-        Feature::SocketIterators => has_function("bpf_iter_tcp") && has_function("bpf_iter_udp"),
-        Feature::SocketDestroy => has_function("bpf_sock_destroy"),
+        Feature::SocketIterators => has_functions(&["bpf_iter_tcp", "bpf_iter_udp"]),
+        Feature::SocketDestroy => has_functions(&["bpf_sock_destroy"]),
     })
+}
+
+/// Where the kernel describes its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Whether the kernel describes functions of these names.
+fn has_functions(names: &[&str]) -> bool {
+    let Ok(btf) = Btf::from_sys_fs() else {
+        return false;
+    };
+    let has = |name| btf.id_by_type_name_kind(name, BtfKind::Func).is_ok();
+    names.iter().copied().all(has)
 }
 
 /// An IPv4 packet, as far as the probing program looks: zeros after the EtherType.

@@ -7,7 +7,7 @@ use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{Array, MapData, MapError, MapInfo};
 use aya::programs::SchedClassifier;
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use proxy_common::{ABI_VERSION, NodeConfig};
@@ -122,9 +122,7 @@ pub fn load_unpinned() -> Result<Ebpf> {
 }
 
 fn load_with(pins: Option<&Pins>, log_level: u8, max_flows: u32) -> Result<Ebpf> {
-    let btf = Btf::from_sys_fs().context("no BTF in this kernel (CONFIG_DEBUG_INFO_BTF)")?;
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf));
     loader.override_global("AYA_LOG_LEVEL", &log_level, true);
     for name in FLOW_MAPS {
         loader.map_max_entries(name, max_flows);

@@ -10,7 +10,7 @@ use xtask::cluster::Namespace;
 
 /// How programs can be attached on this kernel, the best way first.
 pub(crate) fn methods() -> Vec<&'static str> {
-    let features = Features::probe().unwrap();
+    let features = Features::probe_used().unwrap();
     let links = features.has(Feature::Tcx).then_some("tcx");
     links.into_iter().chain(["clsact"]).collect()
 }

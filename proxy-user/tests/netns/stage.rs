@@ -63,20 +63,26 @@ impl Stage {
             extra_args: [&FLOWS[..], extra_args].concat(),
             cluster,
         };
-        (1..=3).for_each(|node| stage.start_agent(node));
+        (1..=3).for_each(|node| stage.spawn_agent(node));
+        (1..=3).for_each(|node| stage.wait_synced(node));
         stage
     }
 
     pub(crate) fn start_agent(&mut self, node: u8) {
-        let agent = self
-            .cluster
-            .node(node)
-            .start_agent(&binary(), &self.extra_args);
-        let mut agent = agent.expect("the agent starts");
-        agent
-            .wait_synced(PATIENCE)
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        self.agents[usize::from(node) - 1] = Some(agent);
+        self.spawn_agent(node);
+        self.wait_synced(node);
+    }
+
+    fn spawn_agent(&mut self, node: u8) {
+        let place = self.cluster.node(node);
+        let agent = place.start_agent(&binary(), &self.extra_args);
+        self.agents[usize::from(node) - 1] = Some(agent.expect("the agent starts"));
+    }
+
+    fn wait_synced(&mut self, node: u8) {
+        let agent = self.agents[usize::from(node) - 1].as_mut();
+        let synced = agent.expect("the agent runs").wait_synced(PATIENCE);
+        synced.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     pub(crate) fn agent(&self, node: u8) -> &Agent {

@@ -2,8 +2,8 @@
 
 mod tally;
 
-use crate::setup::{self, Lack, Need};
-use crate::{progress, workspace};
+use crate::setup::{self, Need};
+use crate::{progress, vm, workspace};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::io::{BufRead, BufReader};
@@ -16,6 +16,7 @@ pub(crate) use tally::Tally;
 #[command(after_help = "Examples:
   cargo xtask test
   cargo xtask test --ring 2
+  cargo xtask test --ring kernels --long
   cargo xtask test --allow-skip netns --allow-skip fixtures
 
 A ring that can't run here is listed as SKIPPED and makes the command fail unless allowed.")]
@@ -26,6 +27,10 @@ pub struct Options {
     /// Run only this ring; its name or number.
     #[arg(long, value_name = "RING", value_enum)]
     pub ring: Option<Ring>,
+    /// Also what takes too long for every change: all of rings 3 and 4 on every kernel, instead of
+    /// their core on the oldest and the newest.
+    #[arg(long)]
+    pub long: bool,
 }
 
 /// A kind of tests, from nearest to the code to nearest to the world.
@@ -43,10 +48,19 @@ pub enum Ring {
     /// Real connections through a cluster of namespaces.
     #[value(alias = "4")]
     Netns,
+    /// Rings 3 and 4 on other kernels, in virtual machines.
+    #[value(alias = "5")]
+    Kernels,
 }
 
 impl Ring {
-    const ALL: [Self; 4] = [Self::Units, Self::Scenarios, Self::Fixtures, Self::Netns];
+    const ALL: [Self; 5] = [
+        Self::Units,
+        Self::Scenarios,
+        Self::Fixtures,
+        Self::Netns,
+        Self::Kernels,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -54,11 +68,12 @@ impl Ring {
             Self::Scenarios => "scenarios",
             Self::Fixtures => "fixtures",
             Self::Netns => "netns",
+            Self::Kernels => "kernels",
         }
     }
 
     /// What follows `cargo test --workspace`, one invocation each. Always the whole workspace, so
-    /// that all invocations share one build.
+    /// that all invocations share one build. Guests have no cargo.
     fn invocations(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Units => &[&["--lib", "--bins"]],
@@ -68,6 +83,7 @@ impl Ring {
                 &["--test", "cluster"],
                 &["--test", "netns", "--", "--test-threads=1"],
             ],
+            Self::Kernels => &[],
         }
     }
 
@@ -76,8 +92,8 @@ impl Ring {
             // The agent embeds the BPF object, so nothing of it builds without.
             Need::Compiler => true,
             Need::Root | Need::Kernel => matches!(self, Self::Fixtures | Self::Netns),
-            Need::Tools => self == Self::Netns,
-            Need::Guests => false,
+            Need::Tools => matches!(self, Self::Netns | Self::Kernels),
+            Need::Guests => self == Self::Kernels,
         }
     }
 }
@@ -87,28 +103,57 @@ impl Ring {
 /// # Errors
 /// When cargo can't be run at all; failed tests are an exit code.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let lacks = setup::prepare();
+    let rings = Ring::ALL.into_iter();
+    let rings: Vec<Ring> = rings
+        .filter(|ring| options.ring.is_none_or(|only| only == *ring))
+        .collect();
+    let mut lacks = setup::prepare();
+    if rings.contains(&Ring::Kernels) {
+        lacks.extend(setup::prepare_guests());
+    }
     build()?;
+    let mut outcomes = Vec::new();
+    for ring in rings {
+        let outcome = match lacks.iter().find(|lack| ring.needs(lack.need)) {
+            Some(lack) => Outcome::Skipped(lack.to_string()),
+            None => run_ring(ring, options.long)?,
+        };
+        outcomes.push((ring, outcome));
+    }
+    Ok(report(&outcomes, &options.allow_skip))
+}
+
+/// What became of a ring.
+enum Outcome {
+    /// Sums and seconds.
+    Ran(Tally, f64),
+    /// Why it could not run.
+    Skipped(String),
+}
+
+/// Prints a line for each ring, and the sums; whether all is well is the exit code.
+fn report(outcomes: &[(Ring, Outcome)], allowed: &[Ring]) -> ExitCode {
+    println!();
     let mut total = Tally::default();
-    let mut skipped = Vec::new();
-    for ring in Ring::ALL {
-        if options.ring.is_some_and(|only| only != ring) {
-            continue;
-        }
-        match lacks.iter().find(|lack| ring.needs(lack.need)) {
-            Some(lack) => skipped.push((ring, lack)),
-            None => total += run_ring(ring)?,
+    let mut is_complete = true;
+    for (ring, outcome) in outcomes {
+        match outcome {
+            Outcome::Ran(tally, seconds) => {
+                println!("ring {}: {tally}, {seconds:.1} s", ring.name());
+                total += *tally;
+            }
+            Outcome::Skipped(why) => {
+                println!("SKIPPED {}: {why}", ring.name());
+                is_complete &= allowed.contains(ring);
+            }
         }
     }
-    println!();
-    let complete = report_skipped(&skipped, &options.allow_skip);
     println!("{total}");
-    let fine = total.failed == 0 && complete;
-    Ok(if fine {
+    if total.failed == 0 && is_complete {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// Builds all tests at once. A failure is counted where a ring runs into it, so that rings which
@@ -121,16 +166,34 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-fn run_ring(ring: Ring) -> Result<Tally> {
+fn run_ring(ring: Ring, long: bool) -> Result<Outcome> {
     println!("\nring {}", ring.name());
     let start = Instant::now();
     let mut tally = Tally::default();
     for invocation in ring.invocations() {
         tally += run_cargo(invocation)?;
     }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("ring {}: {tally}, {seconds:.1} s", ring.name());
-    Ok(tally)
+    if ring == Ring::Kernels {
+        match run_guests(long)? {
+            Ok(guests) => tally += guests,
+            Err(why) => return Ok(Outcome::Skipped(why)),
+        }
+    }
+    Ok(Outcome::Ran(tally, start.elapsed().as_secs_f64()))
+}
+
+/// Returns the sums, or why there are no kernels to boot.
+fn run_guests(long: bool) -> Result<Result<Tally, String>> {
+    let options = if long {
+        vm::Options::long()
+    } else {
+        println!("  left to --long: whatever else is in rings 3 and 4, and the kernels between");
+        vm::Options::short()
+    };
+    match vm::kernels(&options) {
+        Ok(kernels) => vm::boot_all(&kernels, &options).map(Ok),
+        Err(error) => Ok(Err(format!("{error:#}"))),
+    }
 }
 
 fn run_cargo(args: &[&str]) -> Result<Tally> {
@@ -151,12 +214,4 @@ fn run_cargo(args: &[&str]) -> Result<Tally> {
         tally.failed = tally.failed.max(1);
     }
     Ok(tally)
-}
-
-/// Returns whether every skip was allowed.
-fn report_skipped(skipped: &[(Ring, &Lack)], allowed: &[Ring]) -> bool {
-    for (ring, lack) in skipped {
-        println!("SKIPPED {}: {lack}", ring.name());
-    }
-    skipped.iter().all(|(ring, _)| allowed.contains(ring))
 }

@@ -28,7 +28,7 @@ const MODULES: [&str; 13] = [
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// Such as `5.10`.
     pub(super) series: String,
     /// The same as numbers.

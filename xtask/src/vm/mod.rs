@@ -63,16 +63,26 @@ pub struct Options {
 }
 
 impl Options {
-    /// The core of each ring, on these kernels.
+    /// What every change has to pass: the core of each ring, on the oldest and the newest kernel.
     #[must_use]
-    pub fn core(kernels: &[&str]) -> Self {
+    pub fn short() -> Self {
         Self {
-            kernels: kernels.iter().map(|name| (*name).to_owned()).collect(),
+            kernels: ["5.10", "newest"].map(str::to_owned).to_vec(),
             test: None,
             all: false,
             complexity: false,
             accept: false,
             jobs: 2,
+        }
+    }
+
+    /// Everything on all kernels.
+    #[must_use]
+    pub fn long() -> Self {
+        Self {
+            kernels: Vec::new(),
+            all: true,
+            ..Self::short()
         }
     }
 
@@ -106,7 +116,7 @@ const CPUS: u8 = 2;
 /// Something that the guests are made of is missing; failed tests are an exit code.
 pub fn run(options: &Options) -> Result<ExitCode> {
     ensure_ready()?;
-    let tally = boot_all(options)?;
+    let tally = boot_all(&kernels(options)?, options)?;
     println!("\n{tally}");
     Ok(if tally.failed == 0 {
         ExitCode::SUCCESS
@@ -115,14 +125,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// As [`run`], on a machine that has been prepared; returns the sums.
-pub(crate) fn boot_all(options: &Options) -> Result<Tally> {
-    let kernels = kernels(&options.kernels)?;
+/// Boots kernels and returns the sums.
+pub(crate) fn boot_all(kernels: &[Kernel], options: &Options) -> Result<Tally> {
     let payload = Payload::build()?;
     let accelerator = accelerator(kernels.first(), &payload)?;
     let scope = options.scope();
     let one = |kernel: &Kernel| boot(kernel, &payload, accelerator, &scope);
-    let booted = each(&kernels, options.jobs, one)?;
+    let booted = each(kernels, options.jobs, one)?;
     let mut total = Tally::default();
     let mut costs = Vec::new();
     for (kernel, (tally, measured)) in kernels.iter().zip(booted) {
@@ -171,18 +180,20 @@ fn ensure_ready() -> Result<()> {
     Ok(())
 }
 
-/// The kernels that are asked for, ready to boot.
-fn kernels(asked: &[String]) -> Result<Vec<Kernel>> {
+/// The kernels that are asked for, downloaded and unpacked.
+pub(crate) fn kernels(options: &Options) -> Result<Vec<Kernel>> {
     let archive = Archive::open()?;
     let series = archive.series().or_else(|error| -> Result<_> {
         println!("  {error:#}; using the kernels of earlier runs");
         Kernel::cached()
     })?;
-    let kernels = choose(&series, asked)?.into_iter().map(|series| {
-        let kernel = Kernel::prepare(&archive, series)?;
-        println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
-        Ok(kernel)
-    });
+    let kernels = choose(&series, &options.kernels)?
+        .into_iter()
+        .map(|series| {
+            let kernel = Kernel::prepare(&archive, series)?;
+            println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
+            Ok(kernel)
+        });
     kernels.collect()
 }
 
