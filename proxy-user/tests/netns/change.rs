@@ -1,5 +1,4 @@
 //! Endpoints come and go, and clients notice only that.
-#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::stage::{SHORT, Stage, ask, eventually, expect_all};
 use std::net::IpAddr;

@@ -1,5 +1,4 @@
 //! `ferrule cleanup`: all of ours goes, nothing of others.
-#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::foreign::Foreign;
 use crate::installed::{methods, programs_attached, qdiscs};

@@ -1,5 +1,4 @@
 //! What an operator is told.
-#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::installed::methods;
 use crate::stage::{PATIENCE, Stage, ask, binary, eventually, expect_service};

@@ -1,5 +1,4 @@
 //! Agents that end, start again, or start otherwise than before.
-#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::installed::{attached, methods, programs_attached};
 use crate::stage::{PATIENCE, Stage, binary, eventually, expect_all, expect_service};

@@ -1,5 +1,4 @@
 //! Whoever dials a service reaches all of its backends and nobody else.
-#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::ports::tcp_ask_from;
 use crate::stage::{

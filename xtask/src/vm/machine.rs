@@ -3,7 +3,8 @@
 use super::guest;
 use super::image::Image;
 use super::kernel::Kernel;
-use anyhow::{Context, Result};
+use crate::process::Identity;
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,12 @@ impl Machine<'_> {
     /// Boots and waits; hands over each line of the results as it comes.
     pub(super) fn run(&self, mut on_line: impl FnMut(&str)) -> Result<End> {
         let mut results = Results::create(self.image.folder.join("results.log"))?;
+        let left = self.image.folder.join("qemu.process");
+        end_leftover(&left)?;
         let mut qemu = Guard(self.start(&results.path)?);
+        if let Some(identity) = Identity::of(qemu.0.id()) {
+            fs::write(left, identity.to_string())?;
+        }
         let start = Instant::now();
         let mut is_done = false;
         loop {
@@ -85,13 +91,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Where the kernel's messages go.
-    pub(super) fn console(&self) -> PathBuf {
-        self.image.folder.join("console.log")
-    }
-
     fn start(&self, results: &Path) -> Result<Child> {
-        let console = self.console();
+        let console = self.image.folder.join("console.log");
         let _ = fs::remove_file(&console);
         let log = File::create(self.image.folder.join("qemu.log"))?;
         Command::new(QEMU)
@@ -130,6 +131,14 @@ impl Machine<'_> {
         }
         End::Broken(text)
     }
+}
+
+/// Ends the guest of a run that was killed.
+fn end_leftover(file: &Path) -> Result<()> {
+    let left = fs::read_to_string(file).unwrap_or_default();
+    let ended = left.parse().map_or(true, Identity::end);
+    ensure!(ended, "the guest of an earlier run does not end: {left}");
+    Ok(())
 }
 
 /// Ends QEMU with the value, whatever happens.

@@ -15,6 +15,7 @@ mod tools;
 
 use crate::setup;
 use crate::test::Tally;
+use crate::workspace;
 use anyhow::{Context, Result, ensure};
 use archive::{Archive, Series};
 use clap::Args;
@@ -25,6 +26,7 @@ use machine::{Accelerator, End, Machine};
 use payload::Payload;
 use plan::Scope;
 use record::Record;
+use std::fs::{self, File};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -60,6 +62,9 @@ pub struct Options {
     /// Guests at the same time.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     pub jobs: u8,
+    /// What a guest may take at most, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT)]
+    pub limit: u64,
 }
 
 impl Options {
@@ -73,6 +78,7 @@ impl Options {
             complexity: false,
             accept: false,
             jobs: 2,
+            limit: LIMIT,
         }
     }
 
@@ -104,8 +110,8 @@ impl Options {
     }
 }
 
-/// What a guest may take at most.
-const LIMIT: Duration = Duration::from_secs(900);
+/// Seconds: what all tests take at most under emulation, and as much again.
+const LIMIT: u64 = 900;
 /// What the first boot with KVM may take, which only shows whether it works.
 const TRIAL: Duration = Duration::from_secs(15);
 const CPUS: u8 = 2;
@@ -127,10 +133,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 /// Boots kernels and returns the sums.
 pub(crate) fn boot_all(kernels: &[Kernel], options: &Options) -> Result<Tally> {
+    let _lock = lock()?;
     let payload = Payload::build()?;
     let accelerator = accelerator(kernels.first(), &payload)?;
-    let scope = options.scope();
-    let one = |kernel: &Kernel| boot(kernel, &payload, accelerator, &scope);
+    let guests = Guests {
+        payload,
+        accelerator,
+        scope: options.scope(),
+        limit: Duration::from_secs(options.limit),
+    };
+    let one = |kernel: &Kernel| guests.boot(kernel);
     let booted = each(kernels, options.jobs, one)?;
     let mut total = Tally::default();
     let mut costs = Vec::new();
@@ -240,30 +252,45 @@ fn accelerator(kernel: Option<&Kernel>, payload: &Payload) -> Result<Accelerator
     }
 }
 
-fn boot(
-    kernel: &Kernel,
-    payload: &Payload,
-    accelerator: Accelerator,
-    scope: &Scope,
-) -> Result<(Tally, Vec<Cost>)> {
-    let steps = plan::steps(kernel, scope);
-    for (name, (major, minor)) in plan::left_out(kernel) {
-        if *scope == Scope::All {
-            println!(
-                "{:>5}       | left out: {name} (from {major}.{minor})",
-                kernel.series
-            );
-        }
+/// One run at a time has the guests' folders.
+fn lock() -> Result<File> {
+    let folder = workspace::target()?.join("xtask/vm");
+    fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    if lock.try_lock().is_err() {
+        println!("  .. waiting for another run of virtual machines");
+        lock.lock()?;
     }
-    let image = Image::build(kernel, payload, &steps)?;
-    let machine = Machine {
-        kernel,
-        image: &image,
-        accelerator,
-        cpus: CPUS,
-        limit: LIMIT,
-    };
-    let mut record = Record::start(&kernel.series, &steps);
-    let end = machine.run(|line| record.line(line))?;
-    Ok(record.finish(&end))
+    Ok(lock)
+}
+
+/// What all guests of a run have in common.
+struct Guests {
+    payload: Payload,
+    accelerator: Accelerator,
+    scope: Scope,
+    limit: Duration,
+}
+
+impl Guests {
+    fn boot(&self, kernel: &Kernel) -> Result<(Tally, Vec<Cost>)> {
+        let steps = plan::steps(kernel, &self.scope);
+        for (name, (major, minor)) in plan::left_out(kernel) {
+            if self.scope == Scope::All {
+                let series = &kernel.series;
+                println!("{series:>5}       | left out: {name} (from {major}.{minor})");
+            }
+        }
+        let image = Image::build(kernel, &self.payload, &steps)?;
+        let machine = Machine {
+            kernel,
+            image: &image,
+            accelerator: self.accelerator,
+            cpus: CPUS,
+            limit: self.limit,
+        };
+        let mut record = Record::start(&kernel.series, &steps);
+        let end = machine.run(|line| record.line(line))?;
+        Ok(record.finish(&end))
+    }
 }

@@ -192,11 +192,21 @@ fn pieces() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = parse(&bytes);
+        tells_what_is_wrong(&bytes)?;
     }
 
     #[test]
     fn any_text_made_of_yaml_is_taken(text in pieces()) {
-        let _ = parse(text.as_bytes());
+        tells_what_is_wrong(text.as_bytes())?;
     }
+}
+
+/// Whatever can't be read is told by a line of the file and words.
+fn tells_what_is_wrong(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Err(broken) = parse(bytes) {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        prop_assert!((1..=lines + 1).contains(&broken.line), "{broken}");
+        prop_assert!(!broken.what.trim().is_empty(), "{broken:?}");
+    }
+    Ok(())
 }
