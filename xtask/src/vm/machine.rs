@@ -120,7 +120,7 @@ impl Machine<'_> {
     }
 
     fn broken(&self, why: &str) -> End {
-        let mut text = why.to_owned();
+        let mut text = format!("{why}; logs: {}", self.image.folder.display());
         for name in ["qemu.log", "console.log", "results.log"] {
             let bytes = fs::read(self.image.folder.join(name)).unwrap_or_default();
             let log = String::from_utf8_lossy(&bytes);
