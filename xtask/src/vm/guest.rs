@@ -5,7 +5,7 @@
 
 use crate::cluster::Cluster;
 use crate::command;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
@@ -61,6 +61,10 @@ pub fn run(options: &Options) -> Result<()> {
     if options.plan {
         return follow_plan();
     }
+    ensure!(
+        std::process::id() == 1,
+        "this is for the first process of a virtual machine: it turns the machine off"
+    );
     if let Err(error) = supervise() {
         println!("guest: {error:#}");
     }
