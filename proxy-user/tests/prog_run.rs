@@ -220,7 +220,7 @@ const SINCE: [(Feature, (u32, u32), bool); 11] = [
     (Feature::RingBuffer, (5, 8), false),
     (Feature::SocketIterators, (5, 9), false),
     (Feature::MapIteration, (5, 13), false),
-    (Feature::ReturnValue, (5, 18), false),
+    (Feature::ReturnValue, (6, 1), false),
     (Feature::SocketDestroy, (6, 5), false),
     (Feature::Tcx, (6, 6), false),
     (Feature::SourceLookup, (6, 7), true),

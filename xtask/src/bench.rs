@@ -33,7 +33,7 @@ pub enum Subject {
 /// # Errors
 /// When something is missing, or the benchmark does not build or fails.
 pub fn run(options: &Options) -> Result<()> {
-    setup::run(&setup::Options {})?;
+    setup::ready()?;
     let name = match options.subject {
         Subject::Packet => "packet",
         Subject::Agent => "agent",

@@ -4,7 +4,7 @@ use super::say;
 use super::status::Output;
 use super::table::table;
 use crate::datapath::cost::{Cost, costs};
-use crate::datapath::features::{Feature, Features, Without};
+use crate::datapath::features::{Feature, Features, Without, add_hint};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Check {
 struct Whole {
     /// The kernel, as it calls itself.
     kernel: String,
-    /// Whether Ferrule runs here.
+    /// Whether Ferrule runs here: nothing is missing, and the programs load.
     supported: bool,
     /// One for each feature.
     features: Vec<Row>,
@@ -41,38 +41,43 @@ struct Row {
     name: &'static str,
     /// Linux version or option of its configuration.
     needed_from: &'static str,
-    present: bool,
+    /// Null: it could not be asked.
+    present: Option<bool>,
     /// What is used here.
     used: &'static str,
 }
 
-/// Prints what the kernel has, and fails on one that lacks what is needed.
+/// Prints what the kernel has, and fails on one that lacks what is needed or refuses a program.
 ///
 /// # Errors
 /// What is missing, or why the kernel could not be asked.
 pub fn run(check: &Check) -> Result<()> {
     let features = Features::probe()?;
     let supported = features.require();
-    let programs = supported.is_ok().then(costs).transpose()?;
+    let costs = supported.is_ok().then(costs).transpose();
+    let (programs, loaded) = match costs {
+        Ok(programs) => (programs.unwrap_or_default(), Ok(())),
+        Err(error) => (Vec::new(), Err(add_hint(error))),
+    };
     let whole = Whole {
         kernel: features.release().to_owned(),
-        supported: supported.is_ok(),
+        supported: supported.is_ok() && loaded.is_ok(),
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
-        programs: programs.unwrap_or_default(),
+        programs,
     };
     let text = match check.output {
         Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
         Output::Table => render(&whole),
     };
     say(&text);
-    supported
+    supported.and(loaded)
 }
 
 fn row(feature: Feature, features: &Features) -> Row {
-    let present = features.has(feature);
+    let present = features.knows(feature);
     let used = match feature.without() {
         Without::Unused => "not used by this version",
-        _ if present => "it",
+        _ if present == Some(true) => "it",
         Without::Refuse => "nothing can stand in for it",
         Without::Instead(other) => other,
     };
@@ -88,9 +93,9 @@ fn render(whole: &Whole) -> String {
     let rows: Vec<[String; 4]> = whole.features.iter().map(cells).collect();
     let header = ["feature", "needed from", "present", "used"];
     let verdict = if whole.supported {
-        "Ferrule runs on this kernel"
+        "Ferrule runs here"
     } else {
-        "Ferrule does not run on this kernel"
+        "Ferrule does not run here"
     };
     let kernel = &whole.kernel;
     let features = table(header, &rows);
@@ -130,6 +135,10 @@ fn render_programs(programs: &[Cost]) -> String {
 }
 
 fn cells(row: &Row) -> [String; 4] {
-    let present = if row.present { "yes" } else { "no" };
+    let present = match row.present {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "not known",
+    };
     [row.name, row.needed_from, present, row.used].map(str::to_owned)
 }

@@ -89,11 +89,17 @@ impl Attacher {
     /// Follows what happens to the devices.
     pub async fn apply(&mut self, event: DeviceEvent) {
         match event {
-            DeviceEvent::Present(device) => self.present(device).await,
+            DeviceEvent::Present(device) => {
+                let index = device.index;
+                self.present(device).await;
+                self.settling.heard_of(index);
+            }
             DeviceEvent::Gone(index) => self.gone(index),
             DeviceEvent::All(devices) => {
                 let known = self.devices.keys().copied();
-                let before: Vec<u32> = known.chain(self.pins.linked_devices()).collect();
+                let pinned = self.pins.linked_devices().into_iter();
+                let pinned = pinned.chain(self.pins.own_qdiscs());
+                let before: Vec<u32> = known.chain(pinned).collect();
                 for index in before {
                     if !devices.iter().any(|device| device.index == index) {
                         self.gone(index);
@@ -219,7 +225,9 @@ impl Attacher {
     /// agent has attached by the other method goes, or packets would meet both.
     async fn attach(&mut self, device: &Device) -> Result<()> {
         if self.method == Method::Clsact {
-            clsact::make_qdisc(&self.pins, device).await?;
+            // Without room for filters the links of an earlier agent must not stay behind either.
+            let made = clsact::make_qdisc(&self.pins, device).await;
+            made.inspect_err(|_| self.pins.unlink(device.index))?;
         }
         for hook in [Hook::Egress, Hook::Ingress] {
             let program = program(&mut self.programs, hook)?;

@@ -1,6 +1,6 @@
 //! The few things for which aya has no call: all `unsafe` of the agent.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 use bytemuck::Pod;
 use std::ffi::CStr;
 use std::io;
@@ -72,6 +72,32 @@ fn lookup_batch<T: Pod>(
         Err(error) => Err(error),
     }
 }
+
+/// The ids of the tcx programs on a hook of a device (BPF_PROG_QUERY, Linux 6.6), in their order.
+/// aya's call wants to open each of them, which takes more privileges.
+///
+/// # Errors
+/// What the kernel said: EINVAL if it has no tcx.
+pub fn tcx_programs(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; MOST_PROGRAMS];
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = hook as u32;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = MOST_PROGRAMS as u32;
+    // SAFETY: the pointer is to a live buffer of `count` ids.
+    unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) }?;
+    // SAFETY: this is the part of the union that the command uses.
+    let query = unsafe { attr.query };
+    // SAFETY: the kernel has written how many there are.
+    let count = unsafe { query.__bindgen_anon_2.count };
+    ids.truncate(count as usize);
+    Ok(ids)
+}
+
+/// A hook has room for so many (BPF_MPROG_MAX).
+const MOST_PROGRAMS: usize = 64;
 
 /// Loads a program of a hook of tc and unloads it again (BPF_PROG_LOAD); returns what the verifier
 /// says of its work.

@@ -1,14 +1,16 @@
 //! What this kernel has, found out by trying: version numbers say little of kernels with back-ports.
 
-use crate::datapath::bpf::wait_for_programs;
+use crate::datapath::bpf::tcx_programs;
+use crate::datapath::hook::Hook;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::MapType;
-use aya::programs::{ProgramType, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramType, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 use aya::{Btf, Ebpf};
 use aya_obj::btf::BtfKind;
 use proxy_common::probe::{CHECKSUM_IPV6, SOURCE_LOOKUP};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 /// The program that calls helpers.
@@ -27,8 +29,6 @@ pub enum Feature {
     RingBuffer,
     /// tcx links.
     Tcx,
-    /// Waiting for a grace period by a system call.
-    Membarrier,
     /// Checksums of IPv6 in bpf_l4_csum_replace.
     ChecksumIpv6,
     /// Source addresses from bpf_fib_lookup.
@@ -56,13 +56,12 @@ pub enum Without {
 
 impl Feature {
     /// All, those that can't be missed first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Btf,
         Self::TcPrograms,
         Self::LruHash,
         Self::RingBuffer,
         Self::Tcx,
-        Self::Membarrier,
         Self::ChecksumIpv6,
         Self::SourceLookup,
         Self::MapIteration,
@@ -79,7 +78,6 @@ impl Feature {
             Self::LruHash => "LRU hash maps",
             Self::RingBuffer => "ring buffers",
             Self::Tcx => "tcx links",
-            Self::Membarrier => "membarrier GLOBAL",
             Self::ChecksumIpv6 => "BPF_F_IPV6",
             Self::SourceLookup => "BPF_FIB_LOOKUP_SRC",
             Self::MapIteration => "bpf_for_each_map_elem",
@@ -93,18 +91,21 @@ impl Feature {
     pub const fn since(self) -> &'static str {
         match self {
             Self::Btf => "5.2, CONFIG_DEBUG_INFO_BTF",
-            Self::TcPrograms => "4.1, CONFIG_NET_CLS_ACT",
+            Self::TcPrograms => "4.1",
             Self::LruHash => "4.10",
             Self::RingBuffer => "5.8",
             Self::Tcx => "6.6",
-            Self::Membarrier => "4.3, without nohz_full",
             Self::ChecksumIpv6 => "6.16 and back-ports",
             Self::SourceLookup => "6.7 and back-ports",
             Self::MapIteration => "5.13",
-            Self::ReturnValue => "5.18",
+            Self::ReturnValue => "6.1",
             Self::SocketIterators => "5.9",
             Self::SocketDestroy => "6.5",
         }
+    }
+
+    fn is_unused(self) -> bool {
+        self.without() == Without::Unused
     }
 
     /// What is done without it.
@@ -112,7 +113,6 @@ impl Feature {
         match self {
             Self::Btf | Self::TcPrograms | Self::LruHash | Self::RingBuffer => Without::Refuse,
             Self::Tcx => Without::Instead("filters of a clsact qdisc"),
-            Self::Membarrier => Without::Instead("waiting for one second"),
             Self::ChecksumIpv6
             | Self::SourceLookup
             | Self::MapIteration
@@ -127,16 +127,21 @@ impl Feature {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     release: String,
-    present: BTreeSet<Feature>,
+    /// Those that were tried, and could be.
+    found: BTreeMap<Feature, bool>,
 }
 
 impl Features {
-    /// Tries all of them.
+    /// Tries all of them. What nothing uses may stay unknown.
     ///
     /// # Errors
     /// A question that could not be asked: privileges are missing.
     pub fn probe() -> Result<Self> {
-        Self::probe_some(Feature::ALL.into_iter())
+        let mut features = Self::probe_used()?;
+        let unused = Feature::ALL.into_iter().filter(|it| it.is_unused());
+        let found = unused.filter_map(|feature| Some((feature, probe(feature).ok()?)));
+        features.found.extend(found);
+        Ok(features)
     }
 
     /// Tries only those that make a difference to this version.
@@ -144,24 +149,18 @@ impl Features {
     /// # Errors
     /// As [`Features::probe`].
     pub fn probe_used() -> Result<Self> {
-        let all = Feature::ALL.into_iter();
-        Self::probe_some(all.filter(|feature| feature.without() != Without::Unused))
-    }
-
-    fn probe_some(features: impl Iterator<Item = Feature>) -> Result<Self> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("reading the kernel's version")?;
-        let mut present = BTreeSet::new();
-        for feature in features {
-            let found = probe(feature);
-            let found = found.with_context(|| format!("asking the kernel for {}", feature.name()));
-            if found.context("is this root? it takes CAP_BPF and CAP_NET_ADMIN")? {
-                present.insert(feature);
-            }
-        }
+        let used = Feature::ALL.into_iter().filter(|it| !it.is_unused());
+        let found = used.map(|feature| {
+            let found = probe(feature).map_err(add_hint);
+            let found =
+                found.with_context(|| format!("asking the kernel for {}", feature.name()))?;
+            Ok((feature, found))
+        });
         Ok(Self {
             release: release.trim().to_owned(),
-            present,
+            found: found.collect::<Result<_>>()?,
         })
     }
 
@@ -170,9 +169,14 @@ impl Features {
         &self.release
     }
 
-    /// Whether the kernel has it.
+    /// Whether the kernel has it; what is not known counts as missing.
     pub fn has(&self, feature: Feature) -> bool {
-        self.present.contains(&feature)
+        self.knows(feature) == Some(true)
+    }
+
+    /// Whether the kernel has it; `None` if it could not be asked.
+    pub fn knows(&self, feature: Feature) -> Option<bool> {
+        self.found.get(&feature).copied()
     }
 
     /// Refuses a kernel that lacks what nothing can stand in for.
@@ -196,6 +200,19 @@ impl Features {
     }
 }
 
+/// Says what a missing privilege may be.
+pub fn add_hint(error: anyhow::Error) -> anyhow::Error {
+    let is_denied = error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    });
+    if is_denied {
+        error.context("it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
+    } else {
+        error
+    }
+}
+
 fn probe(feature: Feature) -> Result<bool> {
     let program = ProgramType::SchedClassifier;
     Ok(match feature {
@@ -203,8 +220,7 @@ fn probe(feature: Feature) -> Result<bool> {
         Feature::TcPrograms => is_program_supported(program)?,
         Feature::LruHash => is_map_supported(MapType::LruHash)?,
         Feature::RingBuffer => is_map_supported(MapType::RingBuf)?,
-        Feature::Tcx => SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
-        Feature::Membarrier => wait_for_programs().is_ok(),
+        Feature::Tcx => has_tcx()?,
         Feature::ChecksumIpv6 => helpers()? & CHECKSUM_IPV6 != 0,
         Feature::SourceLookup => helpers()? & SOURCE_LOOKUP != 0,
         Feature::MapIteration => {
@@ -216,6 +232,17 @@ fn probe(feature: Feature) -> Result<bool> {
         Feature::SocketIterators => has_functions(&["bpf_iter_tcp", "bpf_iter_udp"]),
         Feature::SocketDestroy => has_functions(&["bpf_sock_destroy"]),
     })
+}
+
+/// Loopback is the first device of every network namespace.
+const LOOPBACK: u32 = 1;
+
+fn has_tcx() -> Result<bool> {
+    match tcx_programs(LOOPBACK, Hook::Ingress.tcx()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Where the kernel describes its types.
@@ -257,10 +284,10 @@ mod tests {
     use super::*;
 
     fn kernel(missing: &[Feature]) -> Features {
-        let present = Feature::ALL.into_iter();
+        let found = Feature::ALL.map(|feature| (feature, !missing.contains(&feature)));
         Features {
             release: "4.19.0".into(),
-            present: present.filter(|it| !missing.contains(it)).collect(),
+            found: found.into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Devices of the node, and the two hooks that each of them has.
 
 use aya::programs::TcAttachType;
+use aya_obj::generated::bpf_attach_type;
 use serde::{Deserialize, Serialize};
 
 /// One of a device's two hooks.
@@ -30,6 +31,13 @@ impl Hook {
         match self {
             Self::Ingress => "ferrule_ingress",
             Self::Egress => "ferrule_egress",
+        }
+    }
+
+    pub(super) const fn tcx(self) -> bpf_attach_type {
+        match self {
+            Self::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+            Self::Egress => bpf_attach_type::BPF_TCX_EGRESS,
         }
     }
 

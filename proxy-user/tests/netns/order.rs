@@ -111,7 +111,7 @@ fn a_new_device_with_a_bandwidth_limit_keeps_it() {
     let place = stage.cluster.node(1).namespace();
     tc(place, "qdisc del dev pod4 ingress").unwrap();
     let to = stage.cluster_ips()[0];
-    eventually("the limit is gone: the device is taken", || {
+    within(RELIST, "the limit is gone: the device is taken", || {
         ask(&pod, Protocol::Tcp, to, SHORT).is_ok()
     });
     expect_all(&pod, Protocol::Tcp, to, &stage.web, |_| pod.v4().into());

@@ -1,7 +1,13 @@
 //! Agents that end, start again, or start otherwise than before.
 
 use crate::installed::{attached, methods, programs_attached};
-use crate::stage::{PATIENCE, Stage, binary, eventually, expect_all, expect_service};
+use crate::stage::{
+    PATIENCE, RELIST, Stage, binary, eventually, expect_all, expect_service, within,
+};
+use crate::upkeep::{is_on, strip};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use xtask::cluster::Protocol;
 use xtask::traffic::tcp_open;
 
@@ -79,5 +85,41 @@ fn the_other_way_of_attaching_takes_the_place_of_the_first() {
         assert_eq!(programs_attached(node.namespace()), method == "tcx");
         stage.agents[0] = Some(agent);
         expect_service(&stage);
+    }
+}
+
+/// The agent with the three capabilities that deploy/README.md asks for, and no others.
+fn with_few_capabilities(stage: &Stage) -> PathBuf {
+    let script = stage.cluster.folder().join("ferrule-capped");
+    let set = "-all,+bpf,+perfmon,+net_admin";
+    let agent = binary();
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set={set} {} \"$@\"\n",
+        agent.display()
+    );
+    std::fs::write(&script, text).expect("the script is written");
+    std::fs::set_permissions(&script, Permissions::from_mode(0o700))
+        .expect("the script can be started");
+    script
+}
+
+#[test]
+fn three_capabilities_are_enough_to_start_to_adopt_and_to_put_back() {
+    for method in methods() {
+        let mut stage = Stage::new(&[]);
+        let script = with_few_capabilities(&stage);
+        for _ in 0..2 {
+            stage.take_agent(1).kill().unwrap();
+            let node = stage.cluster.node(1);
+            let mut agent = node.start_agent(&script, &["--attach", method]).unwrap();
+            agent.wait_synced(PATIENCE).unwrap();
+            stage.agents[0] = Some(agent);
+            expect_service(&stage);
+        }
+        let place = stage.cluster.node(1).namespace();
+        strip(&stage, method);
+        within(RELIST, "what was taken off is put back", || {
+            is_on(place, method)
+        });
     }
 }

@@ -55,7 +55,7 @@ fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
 }
 
 /// Takes everything off `eth0` of the first node without telling the agent.
-fn strip(stage: &Stage, method: &str) {
+pub(crate) fn strip(stage: &Stage, method: &str) {
     let node = stage.cluster.node(1);
     if method == "clsact" {
         let arguments = ["qdisc", "del", "dev", "eth0", "clsact"];
@@ -74,7 +74,7 @@ fn strip(stage: &Stage, method: &str) {
     });
 }
 
-fn is_on(place: &Namespace, method: &str) -> bool {
+pub(crate) fn is_on(place: &Namespace, method: &str) -> bool {
     if method == "tcx" {
         return programs_on(place, "eth0") == 2;
     }

@@ -29,7 +29,7 @@ pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
 /// Loads the netfilter rules of a node.
 pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
     let (v4, v6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());
-    // Redirects are counted apart: Linux 5.10 sends one when a node turns a translated packet around,
+    // Redirects are dropped apart: Linux 5.10 sends one when a node turns a translated packet around,
     // about a connection that the receiving node does not know.
     let ruleset = format!(
         "table inet cni {{
@@ -55,7 +55,22 @@ pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
 
 /// Packets that the node dropped because conntrack called them INVALID.
 pub(crate) fn invalid_drops(namespace: &Namespace) -> Result<u64> {
-    let text = namespace.command("nft", &["-j", "list", "counter", "inet", "cni", "invalid"])?;
+    let redirects = if kernel_redirects()? {
+        0
+    } else {
+        dropped(namespace, "redirects")?
+    };
+    Ok(redirects + dropped(namespace, "invalid")?)
+}
+
+/// Whether the kernel is of those that send redirects about translated packets.
+fn kernel_redirects() -> Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(release.starts_with("5."))
+}
+
+fn dropped(namespace: &Namespace, counter: &str) -> Result<u64> {
+    let text = namespace.command("nft", &["-j", "list", "counter", "inet", "cni", counter])?;
     let json: serde_json::Value = serde_json::from_str(&text)?;
     let objects = json["nftables"]
         .as_array()

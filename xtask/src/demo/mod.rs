@@ -57,7 +57,7 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{removed} clusters removed");
         return Ok(());
     }
-    setup::run(&setup::Options {})?;
+    setup::ready()?;
     let binary = stage::build()?;
     let stage = Stage::set(&binary)?;
     println!("\n{}", picture::draw(&stage));

@@ -61,7 +61,26 @@ type Step = fn() -> Result<String>;
 /// One line for each thing that is missing and can't be installed.
 pub fn run(_options: &Options) -> Result<()> {
     let mut lacks = prepare();
-    lacks.extend(prepare_guests());
+    // Elsewhere there are none, which is no fault of the machine.
+    if cfg!(target_arch = "x86_64") {
+        lacks.extend(prepare_guests());
+    }
+    refuse(&lacks)
+}
+
+/// As [`run`], without virtual machines.
+///
+/// # Errors
+/// As [`run`].
+pub fn ready() -> Result<()> {
+    refuse(&prepare())
+}
+
+/// Turns whatever is missing into one error.
+///
+/// # Errors
+/// If anything is.
+pub fn refuse(lacks: &[Lack]) -> Result<()> {
     if lacks.is_empty() {
         return Ok(());
     }

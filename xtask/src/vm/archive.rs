@@ -41,7 +41,7 @@ pub(super) struct Series {
     pub(super) name: String,
     /// The same as numbers.
     pub(super) numbers: (u32, u32),
-    /// Debian's versions of the packages, such as `5.10.262-1`; newest first.
+    /// Debian's versions of the packages, such as `5.10.262-1`, in the order in which to try them.
     pub(super) versions: Vec<String>,
 }
 
@@ -52,13 +52,13 @@ impl Archive {
         let archive = Self {
             folder: cache::folder("apt")?,
         };
+        archive.configure()?;
         let stamp = archive.folder.join("refreshed");
         let age = fs::metadata(&stamp)
             .and_then(|it| it.modified())
             .ok()
             .and_then(|time| SystemTime::now().duration_since(time).ok());
         if age.is_none_or(|age| age > FRESH) {
-            archive.configure()?;
             match archive.refresh() {
                 Ok(()) => fs::write(stamp, "")?,
                 Err(error) => println!("  {error:#}; going on with what is there"),
@@ -67,10 +67,10 @@ impl Archive {
         Ok(archive)
     }
 
-    /// All series, oldest first.
-    pub(super) fn series(&self) -> Result<Vec<Series>> {
+    /// The versions of all kernels, newest first.
+    pub(super) fn versions(&self) -> Result<Vec<String>> {
         let records = self.show(META)?;
-        Ok(group(values(&records, "Version")))
+        Ok(values(&records, "Version").map(str::to_owned).collect())
     }
 
     /// Downloads the packages of a kernel into a folder.
@@ -144,6 +144,7 @@ impl Archive {
             Dir::Cache \"{folder}/cache\";
             Acquire::Languages \"none\";
             Acquire::Check-Valid-Until \"false\";
+            APT::Update::Error-Mode \"any\";
             APT::Architecture \"amd64\";
             APT::Sandbox::User \"root\";\n"
         );
@@ -180,7 +181,12 @@ fn mirror() -> String {
     main.unwrap_or(MIRROR).trim_end_matches('/').to_owned()
 }
 
-/// Sorts versions, which come newest first, into their series.
+/// Whether no release lacks its series: with lists that are incomplete nobody knows the newest.
+pub(super) fn are_all(series: &[Series]) -> bool {
+    series.len() >= RELEASES.len()
+}
+
+/// Sorts versions into their series, oldest series first; within one they keep their order.
 pub(super) fn group<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<Series> {
     let mut found: BTreeMap<(u32, u32), Series> = BTreeMap::new();
     for version in versions {
@@ -192,7 +198,9 @@ pub(super) fn group<'a>(versions: impl Iterator<Item = &'a str>) -> Vec<Series> 
             numbers,
             versions: Vec::new(),
         });
-        series.versions.push(version.to_owned());
+        if !series.versions.iter().any(|known| known == version) {
+            series.versions.push(version.to_owned());
+        }
     }
     found.into_values().collect()
 }

@@ -12,10 +12,13 @@ pub(super) fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Held while something is put into the cache or taken out: one run at a time does.
+/// Held by a run from its first look at the cache until its last guest has ended: one at a time.
 pub(super) fn lock() -> Result<File> {
     let file = File::create(folder("")?.join("lock"))?;
-    file.lock()?;
+    if file.try_lock().is_err() {
+        println!("  .. waiting for another run of virtual machines");
+        file.lock()?;
+    }
     Ok(file)
 }
 

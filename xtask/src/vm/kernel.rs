@@ -1,6 +1,6 @@
 //! Kernels, unpacked from Debian's packages; nothing is installed.
 
-use super::archive::{Archive, Series, group};
+use super::archive::{Archive, Series};
 use super::cache;
 use crate::command;
 use anyhow::{Context, Result, bail, ensure};
@@ -44,16 +44,14 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The newest of a series that is in the cache or can be downloaded.
     pub(super) fn prepare(archive: &Archive, series: &Series) -> Result<Self> {
-        let _lock = cache::lock()?;
-        let mut failures = Vec::new();
         for version in &series.versions {
             match Self::unpacked(archive, series, version) {
                 Ok(kernel) => return Ok(kernel),
                 // An archive that drops old packages may still list them.
-                Err(error) => failures.push(format!("{error:#}")),
+                Err(error) => println!("  not Linux {version}: {error:#}"),
             }
         }
-        bail!("no kernel {}: {}", series.name, failures.join("; "))
+        bail!("no kernel {} can be had, see above", series.name)
     }
 
     fn unpacked(archive: &Archive, series: &Series, version: &str) -> Result<Self> {
@@ -73,14 +71,13 @@ impl Kernel {
         })
     }
 
-    /// The kernels that earlier runs have unpacked.
-    pub(super) fn cached() -> Result<Vec<Series>> {
+    /// The versions that earlier runs have unpacked.
+    pub(super) fn cached() -> Result<Vec<String>> {
         let entries = fs::read_dir(cache::folder("kernels")?)?.flatten();
-        let versions: Vec<String> = entries
+        Ok(entries
             .filter(|entry| entry.path().join("root").exists())
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        Ok(group(versions.iter().map(String::as_str)))
+            .collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! One boot of a guest under QEMU.
 
+use super::cache;
 use super::guest;
 use super::image::Image;
 use super::kernel::Kernel;
@@ -33,8 +34,8 @@ impl Accelerator {
         }
     }
 
-    /// Whether there is anything to try: nested machines show a /dev/kvm without a processor that
-    /// has what it needs.
+    /// Whether there is anything to try: nested machines may show a /dev/kvm that hangs, without a
+    /// processor that has what it needs.
     pub(super) fn may_be_kvm() -> bool {
         let is_writable = OpenOptions::new().write(true).open("/dev/kvm").is_ok();
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -65,12 +66,8 @@ impl Machine<'_> {
     /// Boots and waits; hands over each line of the results as it comes.
     pub(super) fn run(&self, mut on_line: impl FnMut(&str)) -> Result<End> {
         let mut results = Results::create(self.image.folder.join("results.log"))?;
-        let left = self.image.folder.join("qemu.process");
-        end_leftover(&left)?;
         let mut qemu = Guard(self.start(&results.path)?);
-        if let Some(identity) = Identity::of(qemu.0.id()) {
-            fs::write(left, identity.to_string())?;
-        }
+        record(qemu.0.id())?;
         let start = Instant::now();
         let mut is_done = false;
         loop {
@@ -133,11 +130,25 @@ impl Machine<'_> {
     }
 }
 
-/// Ends the guest of a run that was killed.
-fn end_leftover(file: &Path) -> Result<()> {
-    let left = fs::read_to_string(file).unwrap_or_default();
-    let ended = left.parse().map_or(true, Identity::end);
-    ensure!(ended, "the guest of an earlier run does not end: {left}");
+/// Notes a process, so that a later run can end it if this one is killed.
+fn record(pid: u32) -> Result<()> {
+    let Some(identity) = Identity::of(pid) else {
+        return Ok(());
+    };
+    let file = cache::folder("guests")?.join(pid.to_string());
+    Ok(fs::write(file, identity.to_string())?)
+}
+
+/// Ends the guests of runs that were killed. Whoever holds the cache's lock has no guests yet, and
+/// nobody else has any.
+pub(super) fn end_leftovers() -> Result<()> {
+    for entry in fs::read_dir(cache::folder("guests")?)? {
+        let file = entry?.path();
+        let left = fs::read_to_string(&file)?;
+        let ended = left.parse().map_or(true, Identity::end);
+        ensure!(ended, "the guest of an earlier run does not end: {left}");
+        fs::remove_file(file)?;
+    }
     Ok(())
 }
 

@@ -15,18 +15,17 @@ mod tools;
 
 use crate::setup;
 use crate::test::Tally;
-use crate::workspace;
 use anyhow::{Context, Result, ensure};
-use archive::{Archive, Series};
+use archive::{Archive, Series, are_all, group};
 use clap::Args;
-use cost::{Cost, Missing};
+use cost::{Change, Cost};
 use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, End, Machine};
 use payload::Payload;
-use plan::Scope;
+use plan::{Scope, Step};
 use record::Record;
-use std::fs::{self, File};
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -52,11 +51,10 @@ pub struct Options {
     /// All tests that the kernel can run, instead of the core of each ring.
     #[arg(long)]
     pub all: bool,
-    /// No tests: compare what the verifier makes of the programs with docs/performance.md, and fail
-    /// for a kernel that it does not know.
+    /// No tests: only compare what the verifier makes of the programs with docs/performance.md.
     #[arg(long, conflicts_with_all = ["all", "test"])]
     pub complexity: bool,
-    /// Store what the verifier makes of the programs.
+    /// Store what the verifier makes of the programs; without names of kernels, forget the others.
     #[arg(long, requires = "complexity")]
     pub accept: bool,
     /// Guests at the same time.
@@ -101,11 +99,11 @@ impl Options {
         }
     }
 
-    fn missing(&self) -> Missing {
-        match (self.complexity, self.accept) {
-            (_, true) => Missing::Accept,
-            (true, false) => Missing::Refuse,
-            (false, false) => Missing::Tell,
+    fn change(&self) -> Change {
+        match (self.accept, self.kernels.is_empty()) {
+            (false, _) => Change::Refuse,
+            (true, false) => Change::Accept,
+            (true, true) => Change::AcceptAll,
         }
     }
 }
@@ -132,8 +130,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Boots kernels and returns the sums.
-pub(crate) fn boot_all(kernels: &[Kernel], options: &Options) -> Result<Tally> {
-    let _lock = lock()?;
+pub(crate) fn boot_all(kernels: &Kernels, options: &Options) -> Result<Tally> {
+    machine::end_leftovers()?;
+    let kernels = &kernels.all;
     let payload = Payload::build()?;
     let accelerator = accelerator(kernels.first(), &payload)?;
     let guests = Guests {
@@ -142,24 +141,25 @@ pub(crate) fn boot_all(kernels: &[Kernel], options: &Options) -> Result<Tally> {
         scope: options.scope(),
         limit: Duration::from_secs(options.limit),
     };
-    let one = |kernel: &Kernel| guests.boot(kernel);
-    let booted = each(kernels, options.jobs, one)?;
+    let booted = each(kernels, options.jobs, |kernel| guests.boot(kernel));
     let mut total = Tally::default();
     let mut costs = Vec::new();
     for (kernel, (tally, measured)) in kernels.iter().zip(booted) {
         total += tally;
         costs.push((kernel.series.clone(), measured));
     }
-    total.failed += cost::check(&costs, options.missing())?;
+    if let Some(name) = &options.test {
+        ensure!(
+            total != Tally::default(),
+            "no test has '{name}' in its name"
+        );
+    }
+    total.failed += cost::check(&costs, options.change())?;
     Ok(total)
 }
 
 /// Does the work for all of them, `jobs` at a time; results come in their order.
-fn each<T: Sync, R: Send>(
-    all: &[T],
-    jobs: u8,
-    work: impl Fn(&T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
+fn each<T: Sync, R: Send>(all: &[T], jobs: u8, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut done = Vec::new();
@@ -171,7 +171,7 @@ fn each<T: Sync, R: Send>(
             done.push((number, work(one)));
         }
     };
-    let mut results: Vec<(usize, Result<R>)> = std::thread::scope(|scope| {
+    let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
         let results = workers.into_iter().flat_map(|worker| {
             worker
@@ -187,48 +187,68 @@ fn each<T: Sync, R: Send>(
 fn ensure_ready() -> Result<()> {
     let mut lacks = setup::prepare();
     lacks.extend(setup::prepare_guests());
-    let reasons: Vec<String> = lacks.iter().map(ToString::to_string).collect();
-    ensure!(lacks.is_empty(), "{}", reasons.join("\nerror: "));
-    Ok(())
+    setup::refuse(&lacks)
+}
+
+/// Kernels that are there, and nobody takes away.
+pub(crate) struct Kernels {
+    all: Vec<Kernel>,
+    _lock: File,
 }
 
 /// The kernels that are asked for, downloaded and unpacked.
-pub(crate) fn kernels(options: &Options) -> Result<Vec<Kernel>> {
+pub(crate) fn kernels(options: &Options) -> Result<Kernels> {
+    let lock = cache::lock()?;
     let archive = Archive::open()?;
-    let series = archive.series().or_else(|error| -> Result<_> {
+    let mut versions = archive.versions().unwrap_or_else(|error| {
         println!("  {error:#}; using the kernels of earlier runs");
-        Kernel::cached()
-    })?;
-    let kernels = choose(&series, &options.kernels)?
+        Vec::new()
+    });
+    versions.extend(Kernel::cached()?);
+    let series = group(versions.iter().map(String::as_str));
+    let all = choose(&series, &options.kernels)?
         .into_iter()
         .map(|series| {
             let kernel = Kernel::prepare(&archive, series)?;
             println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
             Ok(kernel)
         });
-    kernels.collect()
+    Ok(Kernels {
+        all: all.collect::<Result<_>>()?,
+        _lock: lock,
+    })
 }
 
+/// Each once, in the order in which they are asked for.
 fn choose<'a>(all: &'a [Series], asked: &[String]) -> Result<Vec<&'a Series>> {
-    let newest = all.last().context("no kernel found")?;
+    let names: Vec<&str> = all.iter().map(|series| series.name.as_str()).collect();
+    let names = names.join(", ");
+    let needs_newest = asked.is_empty() || asked.iter().any(|name| name == "newest");
+    ensure!(
+        !needs_newest || are_all(all),
+        "can't tell the newest kernel, Debian's lists are incomplete: there are {names}"
+    );
     if asked.is_empty() {
         return Ok(all.iter().collect());
     }
-    let one = |name: &String| {
+    let mut chosen: Vec<&Series> = Vec::new();
+    for name in asked {
         let found = match name.as_str() {
-            "newest" => Some(newest),
+            "newest" => all.last(),
             name => all.iter().find(|series| series.name == name),
         };
-        let names: Vec<&str> = all.iter().map(|series| series.name.as_str()).collect();
-        found.with_context(|| format!("no kernel {name}: there are {}", names.join(", ")))
-    };
-    asked.iter().map(one).collect()
+        let found = found.with_context(|| format!("no kernel {name}: there are {names}"))?;
+        if !chosen.contains(&found) {
+            chosen.push(found);
+        }
+    }
+    Ok(chosen)
 }
 
 /// KVM if a guest really comes up with it.
 fn accelerator(kernel: Option<&Kernel>, payload: &Payload) -> Result<Accelerator> {
     let Some(kernel) = kernel.filter(|_| Accelerator::may_be_kvm()) else {
-        println!("  ok software emulation: this machine has no KVM that works");
+        println!("  ok software emulation: no /dev/kvm with a processor that has what it needs");
         return Ok(Accelerator::Emulation);
     };
     let image = Image::build(kernel, payload, &[])?;
@@ -252,18 +272,6 @@ fn accelerator(kernel: Option<&Kernel>, payload: &Payload) -> Result<Accelerator
     }
 }
 
-/// One run at a time has the guests' folders.
-fn lock() -> Result<File> {
-    let folder = workspace::target()?.join("xtask/vm");
-    fs::create_dir_all(&folder)?;
-    let lock = File::create(folder.join("lock"))?;
-    if lock.try_lock().is_err() {
-        println!("  .. waiting for another run of virtual machines");
-        lock.lock()?;
-    }
-    Ok(lock)
-}
-
 /// What all guests of a run have in common.
 struct Guests {
     payload: Payload,
@@ -273,15 +281,24 @@ struct Guests {
 }
 
 impl Guests {
-    fn boot(&self, kernel: &Kernel) -> Result<(Tally, Vec<Cost>)> {
+    /// Returns the sums and what the verifier made of the programs. What keeps a guest from running
+    /// is a failure of that guest alone.
+    fn boot(&self, kernel: &Kernel) -> (Tally, Vec<Cost>) {
         let steps = plan::steps(kernel, &self.scope);
-        for (name, (major, minor)) in plan::left_out(kernel) {
-            if self.scope == Scope::All {
+        if self.scope == Scope::All {
+            for (name, (major, minor)) in plan::left_out(kernel) {
                 let series = &kernel.series;
                 println!("{series:>5}       | left out: {name} (from {major}.{minor})");
             }
         }
-        let image = Image::build(kernel, &self.payload, &steps)?;
+        let mut record = Record::start(&kernel.series, &steps);
+        let end = self.run(kernel, &steps, &mut record);
+        let end = end.unwrap_or_else(|error| End::Broken(format!("{error:#}")));
+        record.finish(&end)
+    }
+
+    fn run(&self, kernel: &Kernel, steps: &[Step], record: &mut Record<'_>) -> Result<End> {
+        let image = Image::build(kernel, &self.payload, steps)?;
         let machine = Machine {
             kernel,
             image: &image,
@@ -289,8 +306,6 @@ impl Guests {
             cpus: CPUS,
             limit: self.limit,
         };
-        let mut record = Record::start(&kernel.series, &steps);
-        let end = machine.run(|line| record.line(line))?;
-        Ok(record.finish(&end))
+        machine.run(|line| record.line(line))
     }
 }

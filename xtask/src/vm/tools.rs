@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What the cluster, its rules and the tests call.
-const PROGRAMS: [&str; 6] = ["ip", "tc", "nft", "bpftool", "ethtool", "sleep"];
+const PROGRAMS: [&str; 8] = [
+    "ip", "tc", "nft", "bpftool", "ethtool", "setpriv", "sh", "sleep",
+];
 
 /// Adds all programs, in `/bin`, and their libraries.
 pub(super) fn add(initramfs: &mut Initramfs) -> Result<()> {

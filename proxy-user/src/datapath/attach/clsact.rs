@@ -47,9 +47,14 @@ pub(super) async fn make_qdisc(pins: &Pins, device: &Device) -> Result<()> {
             )
         }
         None => {
-            qdisc_add_clsact(&device.name).context("adding a clsact qdisc")?;
-            std::fs::create_dir_all(pins.qdisc(device.index))
-                .with_context(|| format!("noting the qdisc of {}", device.name))
+            // The note first: what was made without one would stay for ever.
+            let note = pins.qdisc(device.index);
+            std::fs::create_dir_all(&note)
+                .with_context(|| format!("noting the qdisc of {}", device.name))?;
+            let added = qdisc_add_clsact(&device.name).context("adding a clsact qdisc");
+            added.inspect_err(|_| {
+                let _ = std::fs::remove_dir(&note);
+            })
         }
     }
 }

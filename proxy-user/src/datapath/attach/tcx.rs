@@ -1,5 +1,6 @@
 //! Attached as tcx links, which are pinned and outlive the agent.
 
+use crate::datapath::bpf::tcx_programs;
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result};
@@ -39,9 +40,9 @@ pub(super) fn attach(
 /// Whether the program is on a hook.
 pub(super) fn is_attached(program: &SchedClassifier, device: &Device, hook: Hook) -> Result<bool> {
     let id = program.info()?.id();
-    let (_, programs) = SchedClassifier::query_tcx(&device.name, hook.attach_type())
+    let programs = tcx_programs(device.index, hook.tcx())
         .with_context(|| format!("looking at {}", hook.name()))?;
-    Ok(programs.iter().any(|program| program.id() == id))
+    Ok(programs.contains(&id))
 }
 
 /// The pin keeps the link. Held here too, it would not end with its pin.
