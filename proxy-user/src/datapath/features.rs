@@ -207,7 +207,10 @@ pub fn add_hint(error: anyhow::Error) -> anyhow::Error {
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     });
     if is_denied {
-        error.context("it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
+        error.context(
+            "it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON \
+             and, before Linux 5.11, no limit on locked memory",
+        )
     } else {
         error
     }

@@ -88,13 +88,13 @@ fn the_other_way_of_attaching_takes_the_place_of_the_first() {
     }
 }
 
-/// The agent with the three capabilities that deploy/README.md asks for, and no others.
+/// The agent as the unit in deploy/ starts it: with three capabilities, and no limit on locked memory.
 fn with_few_capabilities(stage: &Stage) -> PathBuf {
     let script = stage.cluster.folder().join("ferrule-capped");
     let set = "-all,+bpf,+perfmon,+net_admin";
     let agent = binary();
     let text = format!(
-        "#!/bin/sh\nexec setpriv --bounding-set={set} {} \"$@\"\n",
+        "#!/bin/sh\nulimit -l unlimited\nexec setpriv --bounding-set={set} {} \"$@\"\n",
         agent.display()
     );
     std::fs::write(&script, text).expect("the script is written");
