@@ -14,7 +14,7 @@ mod bpf;
 #[cfg(target_arch = "bpf")]
 mod hooks {
     use crate::bpf::maps::Maps;
-    use crate::bpf::skb::Skb;
+    use crate::bpf::skb::{EthernetSkb, Skb};
     use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
@@ -22,12 +22,28 @@ mod hooks {
 
     #[classifier]
     fn ferrule_ingress(context: TcContext) -> i32 {
-        action(pipeline::ingress(&mut Skb::new(&context), &mut Maps))
+        action(pipeline::ingress(
+            &mut EthernetSkb::new(&context),
+            &mut Maps,
+        ))
     }
 
     #[classifier]
     fn ferrule_egress(context: TcContext) -> i32 {
-        action(pipeline::egress(&mut Skb::new(&context), &mut Maps))
+        action(pipeline::egress(&mut EthernetSkb::new(&context), &mut Maps))
+    }
+
+    /// For devices whose packets begin with an IP header (tunnels).
+    type IpSkb = Skb<0>;
+
+    #[classifier]
+    fn ferrule_ingr_l3(context: TcContext) -> i32 {
+        action(pipeline::ingress(&mut IpSkb::new(&context), &mut Maps))
+    }
+
+    #[classifier]
+    fn ferrule_egr_l3(context: TcContext) -> i32 {
+        action(pipeline::egress(&mut IpSkb::new(&context), &mut Maps))
     }
 
     /// Never TC_ACT_OK: it would end the chain before other people's programs have run.

@@ -18,7 +18,11 @@ mod report;
 mod restart;
 #[path = "netns/service.rs"]
 mod service;
+#[path = "netns/shapes.rs"]
+mod shapes;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/tunnel.rs"]
+mod tunnel;
 #[path = "netns/upkeep.rs"]
 mod upkeep;

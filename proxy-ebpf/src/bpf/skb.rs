@@ -10,12 +10,14 @@ use proxy_ebpf::packet::{Packet, Part, Zero};
 /// Length of an Ethernet header without tags; VLAN tags are kept beside the packet by the kernel.
 const ETHERNET: usize = 14;
 
-/// A socket buffer that starts with an Ethernet header.
-pub(crate) struct Skb {
+/// A socket buffer whose network header lies at a known offset.
+pub(crate) struct Skb<const NETWORK: usize> {
     skb: *mut __sk_buff,
 }
 
-impl Skb {
+/// One that starts with an Ethernet header.
+pub(crate) type EthernetSkb = Skb<ETHERNET>;
+impl<const NETWORK: usize> Skb<NETWORK> {
     /// Of the context that a tc program is called with.
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
@@ -46,8 +48,8 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
-    const NETWORK: usize = ETHERNET;
+impl<const NETWORK: usize> Packet for Skb<NETWORK> {
+    const NETWORK: usize = NETWORK;
 
     #[inline(always)]
     fn ethertype(&self) -> u16 {

@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::Counter;
-use proxy_user::datapath::hook::Hook;
+use proxy_user::datapath::hook::{Framing, Hook};
 use proxy_user::datapath::object::{self, Loaded, Options};
 use proxy_user::datapath::pins::{PINNED_MAPS, Pins};
 use proxy_user::datapath::{Datapath as _, readings};
@@ -100,7 +100,7 @@ impl Lab {
 
     /// What the product makes of a packet.
     pub(crate) fn pass(&mut self, hook: Hook, packet: &[u8]) -> Result<Vec<u8>> {
-        let program = object::program(&mut self.product.programs, hook)?;
+        let program = object::program(&mut self.product.programs, hook, Framing::Ethernet)?;
         Ok(run(program, packet, 1)?.1)
     }
 
@@ -168,7 +168,7 @@ impl Lab {
         let (entry, target) = match program {
             Program::Alone(entry) => return Ok(entry),
             Program::Product(entry, hook) => {
-                let target = object::program(&mut self.product.programs, hook)?;
+                let target = object::program(&mut self.product.programs, hook, Framing::Ethernet)?;
                 (entry, target.fd()?.try_clone()?)
             }
             Program::Bench(entry, target) => (entry, self.program(target)?.fd()?.try_clone()?),

@@ -10,7 +10,7 @@ pub use filters::Filters;
 
 use crate::datapath::devices::DeviceEvent;
 use crate::datapath::features::{Feature, Features};
-use crate::datapath::hook::{Device, Hook, Suitability};
+use crate::datapath::hook::{Device, Framing, Hook};
 use crate::datapath::object::program;
 use crate::datapath::pins::Pins;
 use anyhow::Result;
@@ -142,7 +142,7 @@ impl Attacher {
         DeviceReport {
             index: device.index,
             name: device.name.clone(),
-            is_suitable: device.suitability == Suitability::Suitable,
+            is_suitable: device.suitability.framing().is_some(),
             attached: why_not.is_none().then_some(self.method),
             why_not,
         }
@@ -169,7 +169,7 @@ impl Attacher {
     /// Links leave room for whatever others add to a device.
     fn must_settle(&self, device: &Device) -> bool {
         let is_new = self.has_list && !self.devices.contains_key(&device.index);
-        let is_suitable = device.suitability == Suitability::Suitable;
+        let is_suitable = device.suitability.framing().is_some();
         self.method == Method::Clsact
             && is_suitable
             && (is_new || self.settling.holds(device.index))
@@ -178,9 +178,9 @@ impl Attacher {
     /// Attaches the programs to a device, or detaches them from one that has become unsuitable.
     async fn take(&mut self, device: Device) {
         self.settling.forget(device.index);
-        let problem = match device.suitability {
-            Suitability::Suitable => self.attach(&device).await.err(),
-            Suitability::Loopback | Suitability::Port | Suitability::NotEthernet => {
+        let problem = match device.suitability.framing() {
+            Some(framing) => self.attach(&device, framing).await.err(),
+            None => {
                 self.detach(&device);
                 None
             }
@@ -191,7 +191,7 @@ impl Attacher {
         match &problem {
             Some(_) if is_known => {}
             Some(problem) => warn!("device {}: {problem}", device.name),
-            None if device.suitability == Suitability::Suitable => {
+            None if device.suitability.framing().is_some() => {
                 info!("device {}: attached", device.name);
             }
             None => {}
@@ -203,12 +203,12 @@ impl Attacher {
     /// Whether nobody has taken our programs off a device. Unknown counts as yes: a device that is
     /// gone or renamed has an event of its own.
     async fn is_as_left(&mut self, device: &Device) -> bool {
-        if device.suitability != Suitability::Suitable {
+        let Some(framing) = device.suitability.framing() else {
             return true;
-        }
+        };
         match self.method {
             Method::Tcx => Hook::ALL.into_iter().all(|hook| {
-                let program = program(&mut self.programs, hook);
+                let program = program(&mut self.programs, hook, framing);
                 program
                     .and_then(|program| tcx::is_attached(program, device, hook))
                     .unwrap_or(true)
@@ -223,14 +223,14 @@ impl Attacher {
 
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
     /// agent has attached by the other method goes, or packets would meet both.
-    async fn attach(&mut self, device: &Device) -> Result<()> {
+    async fn attach(&mut self, device: &Device, framing: Framing) -> Result<()> {
         if self.method == Method::Clsact {
             // Without room for filters the links of an earlier agent must not stay behind either.
             let made = clsact::make_qdisc(&self.pins, device).await;
             made.inspect_err(|_| self.pins.unlink(device.index))?;
         }
         for hook in [Hook::Egress, Hook::Ingress] {
-            let program = program(&mut self.programs, hook)?;
+            let program = program(&mut self.programs, hook, framing)?;
             match self.method {
                 Method::Tcx => tcx::attach(program, &self.pins, device, hook)?,
                 Method::Clsact => clsact::attach(program, device, hook)?,

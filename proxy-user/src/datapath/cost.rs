@@ -1,7 +1,7 @@
 //! What the verifier of this kernel makes of the programs.
 
 use crate::datapath::bpf::verify;
-use crate::datapath::hook::Hook;
+use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::object::{self, program};
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -32,10 +32,12 @@ pub struct Cost {
 pub fn costs() -> Result<Vec<Cost>> {
     let mut programs = object::load_unpinned()?;
     let linked = linked(&programs)?;
-    let costs = Hook::ALL.into_iter().map(|hook| {
-        let name = hook.program();
-        let program = program(&mut programs, hook)?;
-        program.load().with_context(|| format!("loading {name}"))?;
+    let all = Framing::ALL
+        .into_iter()
+        .flat_map(|framing| Hook::ALL.map(|hook| (hook, framing)));
+    let costs = all.map(|(hook, framing)| {
+        let name = hook.program(framing);
+        let program = program(&mut programs, hook, framing)?;
         let info = program.info()?;
         let (instructions, license) = linked.program(name)?;
         let log = verify(instructions, license).with_context(|| format!("verifying {name}"))?;

@@ -1,6 +1,6 @@
 //! The node's devices, followed through rtnetlink.
 
-use crate::datapath::hook::{Device, Suitability};
+use crate::datapath::hook::{Device, Framing, Suitability};
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -113,16 +113,27 @@ fn device(link: &LinkMessage) -> Option<Device> {
 
 fn suitability(link: &LinkMessage) -> Suitability {
     let has = |wanted: fn(&LinkAttribute) -> bool| link.attributes.iter().any(wanted);
+    let is_port =
+        has(|attribute| matches!(attribute, LinkAttribute::Controller(_))) && !has(is_vrf_port);
     if link.header.flags.contains(LinkFlags::Loopback) {
-        Suitability::Loopback
-    } else if link.header.link_layer_type != LinkLayerType::Ether {
-        Suitability::NotEthernet
-    } else if has(|attribute| matches!(attribute, LinkAttribute::Controller(_)))
-        && !has(is_vrf_port)
-    {
-        Suitability::Port
-    } else {
-        Suitability::Suitable
+        return Suitability::Loopback;
+    }
+    match framing(link.header.link_layer_type) {
+        None => Suitability::UnknownHeader,
+        Some(_) if is_port => Suitability::Port,
+        Some(framing) => Suitability::Suitable(framing),
+    }
+}
+
+const fn framing(link_layer: LinkLayerType) -> Option<Framing> {
+    match link_layer {
+        LinkLayerType::Ether => Some(Framing::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Sit
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6 => Some(Framing::Ip),
+        _ => None,
     }
 }
 

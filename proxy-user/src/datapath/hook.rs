@@ -26,11 +26,13 @@ impl Hook {
         }
     }
 
-    /// The name of the program that belongs here.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Ingress => "ferrule_ingress",
-            Self::Egress => "ferrule_egress",
+    /// The name of the program that belongs here; the kernel keeps 15 letters.
+    pub const fn program(self, framing: Framing) -> &'static str {
+        match (self, framing) {
+            (Self::Ingress, Framing::Ethernet) => "ferrule_ingress",
+            (Self::Egress, Framing::Ethernet) => "ferrule_egress",
+            (Self::Ingress, Framing::Ip) => "ferrule_ingr_l3",
+            (Self::Egress, Framing::Ip) => "ferrule_egr_l3",
         }
     }
 
@@ -60,28 +62,50 @@ pub struct Device {
     pub suitability: Suitability,
 }
 
+/// The header with which the packets of a device begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Ethernet: devices of hardware, veths, bridges, VLANs, VXLAN.
+    Ethernet,
+    /// IP itself: tun, WireGuard, ipip, sit.
+    Ip,
+}
+
+impl Framing {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ethernet, Self::Ip];
+}
+
 /// Whether the programs belong on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suitability {
     /// Packets of other hosts and pods pass it.
-    Suitable,
+    Suitable(Framing),
     /// Loopback: nothing that passes it has to be translated.
     Loopback,
     /// A port of a bridge or bond: packets to and from the host pass the hooks of the device above
     /// it; what a bridge switches between its ports is not seen.
     Port,
-    /// It has no Ethernet header, which the programs expect.
-    NotEthernet,
+    /// Its packets begin with a header that the programs don't know.
+    UnknownHeader,
 }
 
 impl Suitability {
+    /// What its packets begin with; `None` if it is not suitable.
+    pub const fn framing(self) -> Option<Framing> {
+        match self {
+            Self::Suitable(framing) => Some(framing),
+            Self::Loopback | Self::Port | Self::UnknownHeader => None,
+        }
+    }
+
     /// Why not; `None` if it is suitable.
     pub const fn objection(self) -> Option<&'static str> {
         match self {
-            Self::Suitable => None,
+            Self::Suitable(_) => None,
             Self::Loopback => Some("loopback"),
             Self::Port => Some("port of a bridge or bond"),
-            Self::NotEthernet => Some("no Ethernet header"),
+            Self::UnknownHeader => Some("neither Ethernet nor IP"),
         }
     }
 }

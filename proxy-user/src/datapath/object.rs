@@ -1,7 +1,7 @@
 //! The BPF object: loaded, with the maps of an earlier run where they fit.
 
 use crate::datapath::bpf::Row;
-use crate::datapath::hook::Hook;
+use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -47,9 +47,8 @@ pub fn load(options: &Options) -> Result<Loaded> {
     let adopted = discard_misfits(options)?;
     let mut programs = load_object(options)?;
     for hook in Hook::ALL {
-        program(&mut programs, hook)?
-            .load()
-            .with_context(|| format!("loading {}", hook.program()))?;
+        // Every node has such devices; the other programs are loaded for the first device with theirs.
+        program(&mut programs, hook, Framing::Ethernet)?;
     }
     let kernel = Kernel::open(&options.pins)?;
     Ok(Loaded {
@@ -75,14 +74,19 @@ fn prepare(pins: &Pins) -> Result<()> {
         .with_context(|| format!("can't make {}", root.display()))
 }
 
-/// The program of a hook.
+/// The program of a hook of devices with this framing, loaded when it is first asked for.
 ///
 /// # Errors
-/// The object lacks it.
-pub fn program(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier> {
-    let program = programs.program_mut(hook.program());
-    let program = program.ok_or_else(|| anyhow!("the object has no program {}", hook.program()))?;
-    Ok(program.try_into()?)
+/// The object lacks it, or the kernel refuses it.
+pub fn program(programs: &mut Ebpf, hook: Hook, framing: Framing) -> Result<&mut SchedClassifier> {
+    let name = hook.program(framing);
+    let program = programs.program_mut(name);
+    let program = program.ok_or_else(|| anyhow!("the object has no program {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    if program.fd().is_err() {
+        program.load().with_context(|| format!("loading {name}"))?;
+    }
+    Ok(program)
 }
 
 /// Hands what the programs log to `tracing`, for as long as the future is polled.

@@ -5,7 +5,7 @@
 use aya::Ebpf;
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, TcAttachType};
-use proxy_user::datapath::hook::Hook;
+use proxy_user::datapath::hook::{Framing, Hook};
 use proxy_user::datapath::object::{self, Options, program};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
@@ -47,7 +47,7 @@ impl Foreign {
                     Hook::Ingress => LinkOrder::last(),
                     Hook::Egress => LinkOrder::first(),
                 };
-                let program = program(&mut self.programs, hook).unwrap();
+                let program = program(&mut self.programs, hook, Framing::Ethernet).unwrap();
                 let options = TcAttachOptions::TcxOrder(order);
                 program.attach_with_options(device, kind, options).unwrap();
             }
@@ -72,7 +72,7 @@ impl Foreign {
         hook: Hook,
         priority: u16,
     ) {
-        let program = program(&mut self.programs, hook).unwrap();
+        let program = program(&mut self.programs, hook, Framing::Ethernet).unwrap();
         let options = TcAttachOptions::Netlink(NlOptions {
             priority,
             handle: TcHandle::new(0, 7),

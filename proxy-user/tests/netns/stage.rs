@@ -18,6 +18,8 @@ pub(crate) const TARGET: u16 = 8080;
 /// What has to happen happens long before; what must not is given a shorter time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
+/// Three agents at once, each with programs to be verified, on a machine that may be emulated.
+const START: Duration = Duration::from_secs(30);
 /// A device is looked at again within this time if nothing happens to it.
 pub(crate) const RELIST: Duration = Duration::from_secs(15);
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
@@ -81,7 +83,7 @@ impl Stage {
 
     fn wait_synced(&mut self, node: u8) {
         let agent = self.agents[usize::from(node) - 1].as_mut();
-        let synced = agent.expect("the agent runs").wait_synced(PATIENCE);
+        let synced = agent.expect("the agent runs").wait_synced(START);
         synced.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
@@ -139,6 +141,15 @@ impl Stage {
             .node(node)
             .addresses()
             .map(|ip| SocketAddr::new(ip, NODE_PORT))
+    }
+
+    /// Whether the agent of a node says that its programs are on a device.
+    pub(crate) fn is_attached(&self, node: u8, device: &str) -> bool {
+        let status = self.agent(node).status().unwrap();
+        let devices = status["agent"]["devices"].as_array().unwrap();
+        devices
+            .iter()
+            .any(|it| it["name"] == device && !it["attached"].is_null())
     }
 
     /// What the agent of a node counts under a name, among `passed` or `drops`.

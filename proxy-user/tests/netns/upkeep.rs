@@ -17,14 +17,6 @@ fn open_files(pid: u32) -> usize {
         .count()
 }
 
-fn is_attached(stage: &Stage, device: &str) -> bool {
-    let status = stage.agent(1).status().unwrap();
-    let devices = status["agent"]["devices"].as_array().unwrap();
-    devices
-        .iter()
-        .any(|it| it["name"] == device && !it["attached"].is_null())
-}
-
 #[test]
 fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
     let mut stage = Stage::new(&[]);
@@ -40,14 +32,14 @@ fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
     });
     ip(&place, "link set fresh nomaster");
     eventually("it is attached again", || {
-        programs_on(&place, "fresh") == 2 && is_attached(&stage, "fresh")
+        programs_on(&place, "fresh") == 2 && stage.is_attached(1, "fresh")
     });
     let before = open_files(stage.agent(1).pid());
     for number in 0..10 {
         let (old, new) = (format!("fresh{number}"), format!("fresh{}", number + 1));
         let old = if number == 0 { "fresh" } else { &old };
         ip(&place, &format!("link set {old} name {new}"));
-        eventually("the new name is known", || is_attached(&stage, &new));
+        eventually("the new name is known", || stage.is_attached(1, &new));
     }
     eventually("no file stays open", || {
         open_files(stage.agent(1).pid()) == before
@@ -96,6 +88,6 @@ fn what_others_take_off_a_device_is_put_back() {
         eventually("an event is enough", || is_on(place, method));
         strip(&stage, method);
         within(RELIST, "so is time", || is_on(place, method));
-        assert!(is_attached(&stage, "eth0"));
+        assert!(stage.is_attached(1, "eth0"));
     }
 }

@@ -8,6 +8,7 @@ use proxy_common::{AddrV4, AddrV6, Counter, Flow, Hook, Tuple};
 use proxy_ebpf::testing::{FamilyTables, World, run_hook};
 use proxy_ebpf::{DropReason, Fate};
 use proxy_user::datapath::bpf::Row;
+use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, Options};
 use proxy_user::datapath::pins::Pins;
@@ -180,7 +181,8 @@ impl Loaded {
             Hook::Ingress => hook::Hook::Ingress,
             Hook::Egress => hook::Hook::Egress,
         };
-        object::program(&mut self.programs, hook).expect("the object has the program")
+        object::program(&mut self.programs, hook, Framing::Ethernet)
+            .expect("the object has the program")
     }
 
     /// Runs a packet in the kernel and in memory, and wants the same of both.

@@ -85,7 +85,11 @@ pub(super) fn check(measured: &[(String, Vec<Cost>)], change: Change) -> Result<
     for (series, costs) in measured {
         for cost in costs {
             let objection = stored.objection(series, cost)?;
-            let words = objection.as_deref().unwrap_or("ok");
+            let words = match &objection {
+                None => "ok".to_owned(),
+                Some(objection) if change == Change::Refuse => format!("REFUSED: {objection}"),
+                Some(objection) => format!("accepted: {objection}"),
+            };
             let Cost {
                 program, verified, ..
             } = cost;
@@ -133,13 +137,13 @@ impl Stored {
     fn objection(&self, series: &str, cost: &Cost) -> Result<Option<String>> {
         let accept = format!("cargo xtask vm {series} --complexity --accept");
         if cost.verified > MOST {
-            return Ok(Some(format!("REFUSED: over {MOST}")));
+            return Ok(Some(format!("over {MOST}")));
         }
         let Some(before) = self.verified(series, &cost.program)? else {
-            return Ok(Some(format!("REFUSED: nothing is stored; {accept}")));
+            return Ok(Some(format!("nothing is stored; {accept}")));
         };
         let has_grown = cost.verified * 100 > before * (100 + TOLERANCE);
-        Ok(has_grown.then(|| format!("REFUSED: {before} is stored; {accept}")))
+        Ok(has_grown.then(|| format!("{before} is stored; {accept}")))
     }
 
     fn verified(&self, series: &str, program: &str) -> Result<Option<u64>> {
@@ -212,7 +216,7 @@ mod tests {
                 .contains("cargo xtask vm 7.3 --complexity --accept")
         );
         let giant = stored.objection("5.10", &cost(50_001)).unwrap();
-        assert_eq!(giant.unwrap(), "REFUSED: over 50000");
+        assert_eq!(giant.unwrap(), "over 50000");
         let damaged = TEXT.replace("1000", "a lot");
         let stored = Stored::read(damaged).unwrap();
         assert!(stored.objection("5.10", &cost(1)).is_err());

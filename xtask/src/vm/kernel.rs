@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 /// What tests and the node's rules stand on; their dependencies come with them. A kernel may lack
 /// some, or have them built in.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "veth",
     "bridge",
     "dummy",
@@ -24,6 +24,7 @@ const MODULES: [&str; 13] = [
     "sch_ingress",
     "cls_bpf",
     "vxlan",
+    "tun",
 ];
 
 /// A kernel that can be booted.

@@ -1,6 +1,6 @@
 //! A packet at tc whose bytes are copied in and out by the kernel's helpers.
 
-use crate::bpf::skb::Skb;
+use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes};
@@ -10,10 +10,10 @@ use core::mem::MaybeUninit;
 use proxy_ebpf::DropReason;
 use proxy_ebpf::packet::{Packet, Part, Zero};
 
-/// As [`Skb`], but without direct access.
+/// As [`EthernetSkb`], but without direct access.
 pub(super) struct Copied {
     skb: *mut __sk_buff,
-    direct: Skb,
+    direct: EthernetSkb,
 }
 
 impl Copied {
@@ -21,13 +21,13 @@ impl Copied {
     pub(super) fn new(context: &TcContext) -> Self {
         Self {
             skb: context.as_ptr().cast(),
-            direct: Skb::new(context),
+            direct: EthernetSkb::new(context),
         }
     }
 }
 
 impl Packet for Copied {
-    const NETWORK: usize = Skb::NETWORK;
+    const NETWORK: usize = EthernetSkb::NETWORK;
 
     #[inline(always)]
     fn ethertype(&self) -> u16 {

@@ -2,7 +2,7 @@
 
 use super::FAILED;
 use super::state::{State, state};
-use crate::bpf::skb::Skb;
+use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
@@ -58,7 +58,10 @@ fn restore<T: Pod>(context: &TcContext, headers: impl FnOnce(&mut State) -> T) -
         return FAILED;
     };
     let headers = headers(state);
-    if Skb::new(context).store(Skb::NETWORK, headers).is_err() {
+    if EthernetSkb::new(context)
+        .store(EthernetSkb::NETWORK, headers)
+        .is_err()
+    {
         return FAILED;
     }
     // SAFETY: nothing here has to be dropped.

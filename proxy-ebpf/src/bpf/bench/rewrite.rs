@@ -3,7 +3,7 @@
 use super::copied::Copied;
 use super::{DONE, FAILED};
 use crate::bpf::maps::Maps;
-use crate::bpf::skb::Skb;
+use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use bytemuck::Zeroable as _;
@@ -14,7 +14,7 @@ use proxy_ebpf::parse;
 
 #[classifier]
 fn rewrite_direct(context: TcContext) -> i32 {
-    rewrite(&mut Skb::new(&context))
+    rewrite(&mut EthernetSkb::new(&context))
 }
 
 #[classifier]

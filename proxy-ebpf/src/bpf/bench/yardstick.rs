@@ -2,7 +2,7 @@
 
 use super::{DONE, FAILED};
 use crate::bpf::maps::Maps;
-use crate::bpf::skb::Skb;
+use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};
@@ -50,7 +50,7 @@ fn v4(context: &TcContext) -> Option<Result<(), DropReason>> {
     packet.checksum = checksum::adjusted(packet.checksum, flow.address_delta);
     packet.addresses = [flow.src, flow.dst];
     packet.ports = [flow.sport, flow.dport];
-    let field = Skb::NETWORK + 20 + 16;
+    let field = EthernetSkb::NETWORK + 20 + 16;
     Some(adjust(
         context,
         field,
@@ -67,16 +67,18 @@ fn v6(context: &TcContext) -> Option<Result<(), DropReason>> {
     packet.ports = [flow.sport, flow.dport];
     let addresses = [flow.src, flow.dst];
     let deltas = (flow.address_delta, flow.port_delta);
-    if let Err(reason) = Skb::new(context).store_uncovered(Skb::NETWORK + 8, addresses) {
+    if let Err(reason) =
+        EthernetSkb::new(context).store_uncovered(EthernetSkb::NETWORK + 8, addresses)
+    {
         return Some(Err(reason));
     }
-    let field = Skb::NETWORK + 40 + 16;
+    let field = EthernetSkb::NETWORK + 40 + 16;
     Some(adjust(context, field, deltas))
 }
 
 #[inline(always)]
 fn adjust(context: &TcContext, field: usize, deltas: (u32, u32)) -> Result<(), DropReason> {
-    let mut packet = Skb::new(context);
+    let mut packet = EthernetSkb::new(context);
     packet.adjust_checksum(field, deltas.0, Part::PseudoHeader, Zero::Sum)?;
     if checksum::is_change(deltas.1) {
         packet.adjust_checksum(field, deltas.1, Part::Payload, Zero::Sum)?;
@@ -86,7 +88,7 @@ fn adjust(context: &TcContext, field: usize, deltas: (u32, u32)) -> Result<(), D
 
 #[inline(always)]
 fn headers<'a, T>(context: &TcContext) -> Option<&'a mut T> {
-    let start = context.data() + Skb::NETWORK;
+    let start = context.data() + EthernetSkb::NETWORK;
     if start + size_of::<T>() > context.data_end() {
         return None;
     }

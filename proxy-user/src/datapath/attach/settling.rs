@@ -72,13 +72,13 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::hook::Suitability;
+    use crate::datapath::hook::{Framing, Suitability};
 
     fn device(name: &str) -> Device {
         Device {
             index: 7,
             name: name.into(),
-            suitability: Suitability::Suitable,
+            suitability: Suitability::Suitable(Framing::Ethernet),
         }
     }
 
