@@ -11,10 +11,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::debug;
 
 /// Asks for the state of the devices.
@@ -71,18 +73,28 @@ impl Server {
         // The folder is closed to others already.
         std::fs::set_permissions(&self.socket, Permissions::from_mode(0o600))
             .with_context(|| format!("protecting {path}"))?;
+        // Apart from each other: one that says nothing keeps nobody waiting.
+        let mut clients = JoinSet::new();
+        let server = Arc::new(self);
         loop {
-            let (client, _) = listener.accept().await.with_context(|| format!("{path}"))?;
-            match tokio::time::timeout(TIMEOUT, self.answer(client)).await {
-                Ok(Ok(Answered::Stop)) => return Ok(()),
-                Ok(Ok(Answered::Report)) => {}
-                Ok(Err(error)) => debug!("a request was not answered: {error:#}"),
-                Err(_) => debug!("a request took too long"),
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let (client, _) = accepted.with_context(|| format!("{}", server.socket.display()))?;
+                    let answer = Arc::clone(&server).answer(client);
+                    clients.spawn(tokio::time::timeout(TIMEOUT, answer));
+                }
+                Some(answered) = clients.join_next() => match answered {
+                    Ok(Ok(Ok(Answered::Stop))) => return Ok(()),
+                    Ok(Ok(Ok(Answered::Report))) => {}
+                    Ok(Ok(Err(error))) => debug!("a request was not answered: {error:#}"),
+                    Ok(Err(_)) => debug!("a request took too long"),
+                    Err(error) => debug!("a request could not be handled: {error}"),
+                },
             }
         }
     }
 
-    async fn answer(&self, mut client: UnixStream) -> Result<Answered> {
+    async fn answer(self: Arc<Self>, mut client: UnixStream) -> Result<Answered> {
         let mut line = String::new();
         BufReader::new((&mut client).take(LONGEST_REQUEST))
             .read_line(&mut line)
@@ -205,4 +217,33 @@ fn send(run_dir: &Path, request: &str) -> Result<Option<Vec<u8>>> {
         .read_to_end(&mut answer)
         .with_context(|| format!("reading from {}", path.display()))?;
     Ok(Some(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_keeps_nobody_waiting() {
+        let folder = std::env::temp_dir().join(format!("ferrule-report-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let server = Server {
+            socket: socket(&folder),
+            sync: mpsc::channel(1).0,
+            devices: mpsc::channel(1).0,
+            snat_ports: 1024..=2047,
+        };
+        let running = tokio::spawn(server.run());
+        let _silent = loop {
+            match UnixStream::connect(socket(&folder)).await {
+                Ok(client) => break client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let mut client = UnixStream::connect(socket(&folder)).await.unwrap();
+        client.write_all(b"stop\n").await.unwrap();
+        let ended = tokio::time::timeout(TIMEOUT / 2, running).await;
+        std::fs::remove_dir_all(&folder).unwrap();
+        ended.expect("it stops at once").unwrap().unwrap();
+    }
 }
