@@ -6,11 +6,11 @@ use crate::datapath::object::{self, program};
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 /// The price of a program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// The program's name.
     pub program: String,

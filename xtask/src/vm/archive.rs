@@ -22,8 +22,6 @@ const RELEASES: [(&str, bool); 4] = [
     ("sid", false),
 ];
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Where Debian is read if the machine's own apt does not say.
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// Depends on the newest kernel for virtual machines.
 const META: &str = "linux-image-cloud-amd64";
 /// Lists are asked for again when they are older.
@@ -132,7 +130,7 @@ impl Archive {
         ] {
             fs::create_dir_all(self.folder.join(folder))?;
         }
-        fs::write(self.folder.join("sources.list"), sources(&mirror()))?;
+        fs::write(self.folder.join("sources.list"), sources(&mirror()?))?;
         let folder = self.folder.display();
         // A mirror that lags behind has lists past their date; their signatures hold all the same.
         // Without a user of its own apt may write into our folders.
@@ -170,15 +168,19 @@ fn sources(mirror: &str) -> String {
     text
 }
 
-/// Where this machine reads Debian, if it does.
-fn mirror() -> String {
-    let format = ["indextargets", "--format", "$(ORIGIN) $(REPO_URI)"];
-    let targets = command::run("apt-get", &format).unwrap_or_default();
-    let mut mirrors = targets
-        .lines()
-        .filter_map(|line| line.strip_prefix("Debian "));
-    let main = mirrors.find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
-    main.unwrap_or(MIRROR).trim_end_matches('/').to_owned()
+/// Where this machine's own apt reads Debian; told also before it has read any lists.
+fn mirror() -> Result<String> {
+    let format = [
+        "indextargets",
+        "--no-release-info",
+        "--format",
+        "$(REPO_URI)",
+    ];
+    let places = command::run("apt-get", &format)?;
+    let mut places = places.lines().map(|place| place.trim_end_matches('/'));
+    let main = places.find(|place| place.ends_with("/debian"));
+    let main = main.context("apt reads no Debian archive here, where would kernels come from?")?;
+    Ok(main.to_owned())
 }
 
 /// Whether no release lacks its series: with lists that are incomplete nobody knows the newest.

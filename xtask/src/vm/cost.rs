@@ -100,6 +100,17 @@ pub(super) fn check(measured: &[(String, Vec<Cost>)], change: Change) -> Result<
     if change == Change::Refuse {
         return Ok(objections);
     }
+    for (series, costs) in measured {
+        ensure!(
+            !costs.is_empty(),
+            "nothing is stored: no figures of {series}"
+        );
+        let giant = costs.iter().find(|cost| cost.verified > MOST);
+        ensure!(
+            giant.is_none(),
+            "nothing is stored: {series} has a program over {MOST}"
+        );
+    }
     if change == Change::AcceptAll {
         stored.rows.clear();
     }
