@@ -22,13 +22,21 @@ pub enum Verdict {
     Created,
     /// First packet of a masked flow at egress: source port chosen, source translated.
     Masked,
+    /// To a frontend without backends: answered by an ICMP error in the packet's place.
+    Refused,
+    /// An ICMP error about a packet of a translated flow: translated as that packet was.
+    IcmpTranslated,
+    /// An ICMP error whose quoted packet can't be read: untouched.
+    IcmpQuote,
+    /// IPv6 with extension headers that can't be stepped over: untouched.
+    ExtensionHeader,
 }
 
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// The frontend has no backends.
+    /// The frontend has no backends, and its client has been told so often enough.
     NoBackend,
     /// The service changed twice while the packet looked at it, or its rows contradict each other.
     ServiceTorn,
@@ -40,6 +48,11 @@ pub enum DropReason {
     NoMasqueradeAddress,
     /// The kernel refused to change the packet's bytes or checksum.
     RewriteFailed,
+    /// An ICMP redirect about a translated flow: it would change the route to an address that the
+    /// client has not dialled.
+    Redirect,
+    /// No route to the backend for a process of this node.
+    NoRoute,
 }
 
 /// Index into the per-CPU array `COUNTERS`.
@@ -53,7 +66,7 @@ pub enum Counter {
 
 impl Verdict {
     /// All of them, by index.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::NotService,
         Self::Unsupported,
         Self::Fragment,
@@ -63,6 +76,10 @@ impl Verdict {
         Self::Established,
         Self::Created,
         Self::Masked,
+        Self::Refused,
+        Self::IcmpTranslated,
+        Self::IcmpQuote,
+        Self::ExtensionHeader,
     ];
 
     /// The printed name.
@@ -77,19 +94,25 @@ impl Verdict {
             Self::Established => "established",
             Self::Created => "created",
             Self::Masked => "masked",
+            Self::Refused => "refused",
+            Self::IcmpTranslated => "icmp-translated",
+            Self::IcmpQuote => "icmp-quote",
+            Self::ExtensionHeader => "extension-header",
         }
     }
 }
 
 impl DropReason {
     /// All of them, by index.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBackend,
         Self::ServiceTorn,
         Self::PortsExhausted,
         Self::FlowTableFull,
         Self::NoMasqueradeAddress,
         Self::RewriteFailed,
+        Self::Redirect,
+        Self::NoRoute,
     ];
 
     /// The printed name.
@@ -101,6 +124,8 @@ impl DropReason {
             Self::FlowTableFull => "flow-table-full",
             Self::NoMasqueradeAddress => "no-masquerade-address",
             Self::RewriteFailed => "rewrite-failed",
+            Self::Redirect => "redirect",
+            Self::NoRoute => "no-route",
         }
     }
 }

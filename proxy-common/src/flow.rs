@@ -1,6 +1,7 @@
 //! Rows of the flow maps: the translation of one direction of one connection.
 
 use crate::{Address, BackendRef, Port, Proto};
+use bytemuck::{Pod, Zeroable};
 
 /// Key of `FLOWS_V4` and `FLOWS_V6`: a packet's addresses, ports and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +79,10 @@ pub enum FlowRole {
     Snat = 4,
     /// Backend to node address: the destination becomes the client (ingress).
     UnSnat = 5,
+    /// A process of this node to a frontend: destination and source in one (egress).
+    HostDnat = 6,
+    /// Backend to node address: both undone, for a process of this node (ingress).
+    HostUnDnat = 7,
 }
 
 impl FlowRole {
@@ -85,10 +90,78 @@ impl FlowRole {
     #[inline(always)]
     pub const fn hook(self) -> Hook {
         match self {
-            Self::Dnat | Self::UnSnat => Hook::Ingress,
-            Self::UnDnat | Self::SnatPending | Self::Snat => Hook::Egress,
+            Self::Dnat | Self::UnSnat | Self::HostUnDnat => Hook::Ingress,
+            Self::UnDnat | Self::SnatPending | Self::Snat | Self::HostDnat => Hook::Egress,
         }
     }
+
+    /// The role of a number, if the row holds a valid one.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::Dnat),
+            2 => Some(Self::UnDnat),
+            3 => Some(Self::SnatPending),
+            4 => Some(Self::Snat),
+            5 => Some(Self::UnSnat),
+            6 => Some(Self::HostDnat),
+            7 => Some(Self::HostUnDnat),
+            _ => None,
+        }
+    }
+}
+
+/// Which of the two flow tables of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// `FLOWS_*`: the client has sent again after an answer. Nothing is evicted.
+    Confirmed,
+    /// `HALF_OPEN_*`: every flow begins here; the least recently used goes when there is no room.
+    HalfOpen,
+}
+
+/// A time in steps of 2^30 nanoseconds (1.07 s) of CLOCK_MONOTONIC; wraps after 146 years.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ticks(u32);
+
+impl Ticks {
+    /// The step that a time of CLOCK_MONOTONIC, in nanoseconds, lies in.
+    #[inline(always)]
+    pub const fn of_nanoseconds(nanoseconds: u64) -> Self {
+        Self((nanoseconds >> 30) as u32)
+    }
+
+    /// From the number that is in a row.
+    pub const fn new(ticks: u32) -> Self {
+        Self(ticks)
+    }
+
+    /// The number that is in a row.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Steps since `earlier`; 0 if that is later.
+    #[inline(always)]
+    pub const fn since(self, earlier: Self) -> u32 {
+        let steps = self.0.wrapping_sub(earlier.0);
+        if steps > u32::MAX / 2 { 0 } else { steps }
+    }
+}
+
+/// What has happened to a flow, as a row of it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Mark {
+    /// The sender of this direction has closed it (TCP FIN).
+    Fin = 1,
+    /// The sender of the other direction has.
+    PeerFin = 2,
+    /// An end has given the connection up (TCP RST), and nothing else has come since.
+    Reset = 4,
+    /// An answer has been seen; a row and its twin both know.
+    Answered = 8,
 }
 
 /// Value of `FLOWS_V4` and `FLOWS_V6`: the whole rewrite of a packet, precomputed.
@@ -104,7 +177,7 @@ pub struct Flow<A> {
     /// New destination port.
     pub dport: Port,
     hook: u8,
-    closing: u8,
+    marks: u8,
     role: u16,
     /// What the new addresses add to a one's complement sum over the old ones (RFC 1624).
     pub address_delta: u32,
@@ -112,23 +185,35 @@ pub struct Flow<A> {
     pub port_delta: u32,
     /// The backend that was chosen.
     pub backend: BackendRef,
+    /// When a packet last found the row; written once a step at most.
+    pub last_seen: Ticks,
+    /// Index of the device by which a process of this node sent its first packet; 0 for other roles.
+    pub device: u32,
 }
 
 impl<A: Address> Flow<A> {
-    /// A row that turns packets into `to`; the deltas must fit the row's key.
+    /// A row that turns packets into `to`, made at `now`; the deltas must fit the row's key.
     #[inline(always)]
-    pub fn new(role: FlowRole, to: &Tuple<A>, deltas: (u32, u32), backend: BackendRef) -> Self {
+    pub fn new(
+        role: FlowRole,
+        to: &Tuple<A>,
+        deltas: (u32, u32),
+        backend: BackendRef,
+        now: Ticks,
+    ) -> Self {
         Self {
             src: to.src,
             dst: to.dst,
             sport: to.sport,
             dport: to.dport,
             hook: role.hook() as u8,
-            closing: 0,
+            marks: 0,
             role: role as u16,
             address_delta: deltas.0,
             port_delta: deltas.1,
             backend,
+            last_seen: now,
+            device: 0,
         }
     }
 
@@ -139,13 +224,14 @@ impl<A: Address> Flow<A> {
         original: &Tuple<A>,
         deltas: (u32, u32),
         backend: BackendRef,
+        now: Ticks,
     ) -> Self {
         Self {
             src: original.dst,
             dst: original.src,
             sport: original.dport,
             dport: original.sport,
-            ..Self::new(role, original, deltas, backend)
+            ..Self::new(role, original, deltas, backend, now)
         }
     }
 
@@ -173,23 +259,54 @@ impl<A: Address> Flow<A> {
         }
     }
 
-    /// Remembers that an end of the TCP connection has closed it.
+    /// The role, if the row holds a valid one.
+    pub const fn role(&self) -> Option<FlowRole> {
+        FlowRole::from_number(self.role)
+    }
+
+    /// Whether the row is found by answers, not by packets of the client.
     #[inline(always)]
-    pub fn close(&mut self) {
-        self.closing = 1;
+    pub const fn is_answer(&self) -> bool {
+        self.has_role(FlowRole::UnDnat)
+            || self.has_role(FlowRole::UnSnat)
+            || self.has_role(FlowRole::HostUnDnat)
+    }
+
+    /// The key of the row that belongs to this one: a flow's way there and its way back.
+    #[inline(always)]
+    pub fn twin(&self, key: &Tuple<A>) -> Tuple<A> {
+        self.target(key).reversed()
+    }
+
+    /// Remembers what has happened.
+    #[inline(always)]
+    pub const fn mark(&mut self, mark: Mark) {
+        self.marks |= mark as u8;
+    }
+
+    /// Forgets it.
+    #[inline(always)]
+    pub const fn unmark(&mut self, mark: Mark) {
+        self.marks &= !(mark as u8);
+    }
+
+    /// Whether it has happened.
+    #[inline(always)]
+    pub const fn has(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
     }
 
     /// Whether an end of the TCP connection has closed it: another connection between the same
     /// sockets may follow, and need not be one of ours.
     #[inline(always)]
     pub const fn is_closing(&self) -> bool {
-        self.closing != 0
+        self.marks & (Mark::Fin as u8 | Mark::PeerFin as u8 | Mark::Reset as u8) != 0
     }
 
-    /// Whether packets become the same as by `other`.
+    /// Whether packets become answers to packets of `original`.
     #[inline(always)]
-    pub fn leads_where(&self, other: &Self) -> bool {
-        (self.src, self.dst) == (other.src, other.dst)
-            && (self.sport, self.dport) == (other.sport, other.dport)
+    pub fn answers(&self, original: &Tuple<A>) -> bool {
+        (self.src, self.dst) == (original.dst, original.src)
+            && (self.sport, self.dport) == (original.dport, original.sport)
     }
 }

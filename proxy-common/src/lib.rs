@@ -12,7 +12,9 @@
 mod addr;
 mod config;
 mod counter;
+mod device;
 mod flow;
+mod fragment;
 mod pod;
 pub mod probe;
 mod service;
@@ -20,10 +22,12 @@ mod service;
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
 pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6};
 pub use counter::{Counter, DropReason, Verdict};
-pub use flow::{Flow, FlowRole, Hook, Tuple};
+pub use device::{Device, Mac};
+pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
+pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{
     Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
 };
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -7,7 +7,9 @@
     reason = "the derive of Pod does not take generic structs"
 )]
 
-use crate::{AddrV4, AddrV6, Backend, BackendRef, Flow, FrontendKey, Port, Tuple};
+use crate::{
+    AddrV4, AddrV6, Backend, BackendRef, Flow, FragmentKey, FrontendKey, Port, Ticks, Tuple,
+};
 use bytemuck::{Pod, Zeroable};
 
 /// Implements `Pod` for a row after checking that its fields fill it without padding.
@@ -34,8 +36,11 @@ macro_rules! plain_rows {
             u16,
             u32,
             u32,
-            BackendRef
+            BackendRef,
+            Ticks,
+            u32
         );
+        plain_row!(FragmentKey<$addr>, $addr, $addr, u32, u32);
         plain_row!(FrontendKey<$addr>, $addr, Port, u16);
         plain_row!(Backend<$addr>, $addr, Port, u16, u32);
     };
@@ -46,5 +51,5 @@ plain_rows!(AddrV6);
 
 const _: () = assert!(size_of::<Tuple<AddrV4>>() == 16);
 const _: () = assert!(size_of::<Tuple<AddrV6>>() == 40);
-const _: () = assert!(size_of::<Flow<AddrV4>>() == 32);
-const _: () = assert!(size_of::<Flow<AddrV6>>() == 56);
+const _: () = assert!(size_of::<Flow<AddrV4>>() == 40);
+const _: () = assert!(size_of::<Flow<AddrV6>>() == 64);

@@ -61,6 +61,21 @@ impl Frontend {
         }
     }
 
+    /// In one word, as functions of BPF programs want it: they have five registers for arguments.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        (self.service as u64) << 32 | self.kind as u64
+    }
+
+    /// From that word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            service: (word >> 32) as u32,
+            kind: word as u32,
+        }
+    }
+
     /// Whether clients dial it from outside of the cluster's own address space.
     #[inline(always)]
     pub const fn is_external(&self) -> bool {

@@ -4,7 +4,7 @@ use crate::checksum::Delta;
 use crate::nat;
 use crate::packet::Packet;
 use crate::parse::{self, Headers};
-use proxy_common::{AddrV4, AddrV6, Address, DropReason, NodeConfig, Tuple, Verdict};
+use proxy_common::{AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Tuple, Verdict};
 
 /// An IP family, named by its address type.
 pub trait Family: Address {
@@ -25,8 +25,23 @@ pub trait Family: Address {
     /// The address that masks flows, if this node has one of this family.
     fn masquerade(config: &NodeConfig) -> Option<Self>;
 
+    /// The address of a device, zero if it has none that will do.
+    fn of_device(device: &Device) -> Self;
+
+    /// Whether flows can be masked by it: neither unspecified nor link-local (RFC 3927, RFC 4291).
+    fn can_mask(&self) -> bool;
+
+    /// Its words and one more, scattered over 32 bits.
+    fn scattered(&self, salt: u32) -> u32;
+
     /// Whether an address is inside `--cluster-cidr`; everything is where that isn't configured.
     fn in_cluster(self, config: &NodeConfig) -> bool;
+}
+
+/// Knuth's multiplicative hash: the upper bits are the good ones.
+#[inline(always)]
+const fn scatter(word: u32) -> u32 {
+    word.wrapping_mul(2_654_435_761)
 }
 
 impl Family for AddrV4 {
@@ -56,6 +71,22 @@ impl Family for AddrV4 {
     #[inline(always)]
     fn masquerade(config: &NodeConfig) -> Option<Self> {
         Some(config.v4.masquerade).filter(|address| address.be() != 0)
+    }
+
+    #[inline(always)]
+    fn of_device(device: &Device) -> Self {
+        device.v4
+    }
+
+    #[inline(always)]
+    fn can_mask(&self) -> bool {
+        const LINK_LOCAL: u32 = 0xa9fe;
+        self.be() != 0 && u32::from_be(self.be()) >> 16 != LINK_LOCAL
+    }
+
+    #[inline(always)]
+    fn scattered(&self, salt: u32) -> u32 {
+        scatter(self.be() ^ salt.rotate_left(16))
     }
 
     #[inline(always)]
@@ -93,6 +124,24 @@ impl Family for AddrV6 {
     #[inline(always)]
     fn masquerade(config: &NodeConfig) -> Option<Self> {
         Some(config.v6.masquerade).filter(|address| address.be() != [0; 4])
+    }
+
+    #[inline(always)]
+    fn of_device(device: &Device) -> Self {
+        device.v6
+    }
+
+    #[inline(always)]
+    fn can_mask(&self) -> bool {
+        const LINK_LOCAL: u32 = 0xfe80 >> 6;
+        let [first, rest @ ..] = self.be();
+        (first != 0 || rest != [0; 3]) && u32::from_be(first) >> 22 != LINK_LOCAL
+    }
+
+    #[inline(always)]
+    fn scattered(&self, salt: u32) -> u32 {
+        let [a, b, c, d] = self.be();
+        scatter(scatter(a ^ b.rotate_left(16)) ^ c ^ d ^ salt.rotate_left(16))
     }
 
     #[inline(always)]

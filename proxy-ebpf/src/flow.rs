@@ -1,219 +1,155 @@
 //! The rows of a connection: made at its first packet, found by every later one.
 //!
 //! A connection from client C to frontend F, answered by backend B and perhaps masked as M, has
-//! two rows, or four:
+//! two rows, or four; one from a process of this node has two of their own:
 //!
 //! ```text
 //!   C -> F   ingress   becomes  C -> B      Dnat
 //!   B -> C   egress    becomes  F -> C      UnDnat
 //!   C -> B   egress    becomes  M -> B      Snat       only if masked; SnatPending until its
 //!   B -> M   ingress   becomes  B -> C      UnSnat     first packet has reached egress
+//!
+//!   N -> F   egress    becomes  M -> B      HostDnat
+//!   B -> M   ingress   becomes  F -> N      HostUnDnat
 //! ```
 //!
-//! The row that a reply will find is inserted first: it reserves the tuple between the edges, and
-//! no packet is sent whose answer could not be translated.
+//! Rows come in twins, the way there and the way back. They begin in `HALF_OPEN`, where a flood may push
+//! them out, and move to `FLOWS` when the client sends again after an answer: nobody can do that in the
+//! name of others.
 
-use crate::checksum::{self, Delta};
 use crate::family::Family;
-use crate::kernel::{Kernel, NotInserted};
-use crate::parse::Headers;
+use crate::kernel::Kernel;
+use crate::open::Plan;
+use crate::parse::{Headers, TcpFlags};
 use crate::service;
-use proxy_common::{BackendRef, DropReason, Flow, FlowRole, NodeConfig, Port, Proto, Tuple};
+use proxy_common::{DropReason, Flow, FlowRole, Mark, Proto, Table, Ticks, Tuple};
 
-/// Source ports that are tried for one packet before it is dropped: between the edges, where only
-/// flows from one client port to one backend meet, and behind a node's address, where all do.
-const PROBES_BETWEEN: u32 = 4;
-const PROBES_MASKED: u32 = 16;
-
-/// Whether a known flow carries this packet as it is. A datagram must not go to a backend that no
-/// longer exists; a SYN opens the connection anew, with the same backend if that still exists, so
-/// that rows which have been lost come back.
+/// Whether a confirmed flow carries this packet as it is. A datagram must not go to a backend that no
+/// longer exists; a SYN that follows an end, or whose backend is gone, opens the connection anew.
 #[inline(always)]
 pub fn carries<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, headers: &Headers<A>) -> bool {
     if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
         return true;
     }
-    headers.proto == Proto::Udp && service::known(kernel, flow.backend).is_some()
+    let ended = headers.proto == Proto::Tcp && flow.is_closing();
+    !ended && service::known(kernel, flow.backend).is_some()
 }
 
-/// Marks the way back of a connection that its client has reset.
-#[inline(never)]
-pub fn close_reply<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>) {
-    if let Some(flow) = kernel.flow(original) {
-        let answer = flow.target(original).reversed();
-        kernel.close_flow(&answer);
-    }
-}
-
-/// What the packets of a new flow are to become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan<A> {
-    /// Their new addresses and ports.
-    pub to: Tuple<A>,
-    /// What the new addresses add to checksums.
-    pub address_delta: u32,
-    /// Who answers.
-    pub backend: BackendRef,
-    /// Whether the client must be masked.
-    pub masked: bool,
-}
-
-impl<A: Family> Plan<A> {
-    /// Nothing is decided yet.
-    #[inline(always)]
-    pub fn new(original: Tuple<A>, backend: BackendRef) -> Self {
-        Self {
-            to: original,
-            address_delta: 0,
-            backend,
-            masked: false,
-        }
-    }
-
-    /// What addresses and ports add to checksums when packets become what is planned.
-    #[inline(always)]
-    pub fn deltas(&self, from: &Tuple<A>) -> (u32, u32) {
-        let ports = Delta::default()
-            .replace(from.sport.be().into(), self.to.sport.be().into())
-            .replace(from.dport.be().into(), self.to.dport.be().into());
-        (self.address_delta, ports.folded())
-    }
-}
-
-/// Makes the rows of a new connection; its packets may get another source port than planned.
+/// The same for one that is half open: a SYN comes again because there was no answer, and makes the rows
+/// anew, some of which may have been pushed out; so does a datagram.
 #[inline(always)]
-pub fn open<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    original: &Tuple<A>,
-    plan: &mut Plan<A>,
-) -> Result<(), DropReason> {
-    reserve(kernel, FlowRole::UnDnat, original, plan, PROBES_BETWEEN)?;
-    if plan.masked && !is_masked(kernel, &plan.to) {
-        let between = plan.to;
-        store(kernel, FlowRole::SnatPending, &between, plan)?;
-    }
-    store(kernel, FlowRole::Dnat, original, plan)
-}
-
-/// Whether the flow has its masked source already, and the way back from there: a first packet that
-/// comes again must not get another one.
-#[inline(never)]
-fn is_masked<A: Family, K: Kernel<A>>(kernel: &K, between: &Tuple<A>) -> bool {
-    let Some(flow) = kernel.flow(between) else {
-        return false;
-    };
-    if !flow.has_role(FlowRole::Snat) {
-        return false;
-    }
-    let answer = flow.target(between).reversed();
-    kernel.flow(&answer).is_some()
-}
-
-/// Gives a flow that waits to be masked its source address and port.
-#[inline(always)]
-pub fn mask<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    between: &Tuple<A>,
-    plan: &mut Plan<A>,
-) -> Result<(), DropReason> {
-    choose_source(kernel, plan)?;
-    reserve(kernel, FlowRole::UnSnat, between, plan, PROBES_MASKED)?;
-    store(kernel, FlowRole::Snat, between, plan)
-}
-
-/// Makes a node address, and a port of the SNAT range if the client's is not of it, the planned
-/// source. See [`insert_reply`].
-#[inline(never)]
-fn choose_source<A: Family, K: Kernel<A>>(
+pub fn carries_half_open<A: Family, K: Kernel<A>>(
     kernel: &K,
-    plan: &mut Plan<A>,
-) -> Result<(), DropReason> {
-    let from = plan.to;
-    let config = kernel.config().ok_or(DropReason::NoMasqueradeAddress)?;
-    plan.to.src = A::masquerade(config).ok_or(DropReason::NoMasqueradeAddress)?;
-    if !in_snat_range(config, from.sport) {
-        plan.to.sport = random_port(kernel)?;
+    flow: &Flow<A>,
+    headers: &Headers<A>,
+) -> bool {
+    if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
+        return true;
     }
-    plan.address_delta = A::address_delta(&from, &plan.to);
+    headers.proto == Proto::Udp
+        && service::known(kernel, flow.backend).is_some()
+        && is_whole(kernel, flow, &headers.tuple)
+}
+
+#[inline(never)]
+fn is_whole<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, key: &Tuple<A>) -> bool {
+    let twin = flow.twin(key);
+    kernel.flow(Table::HalfOpen, &twin).is_some()
+}
+
+/// Whether a packet says something of a row that is not in it yet.
+#[inline(always)]
+pub fn is_news<A: Family>(flow: &Flow<A>, flags: TcpFlags, now: Ticks) -> bool {
+    flow.last_seen != now || flags.changes_state() || flow.has(Mark::Reset)
+}
+
+/// Writes it down.
+#[inline(never)]
+pub fn note<A: Family, K: Kernel<A>>(kernel: &mut K, table: Table, headers: &Headers<A>) {
+    let now = kernel.now();
+    let Some(row) = kernel.flow_mut(table, &headers.tuple) else {
+        return;
+    };
+    row.last_seen = now;
+    row.unmark(Mark::Reset);
+    if !headers.flags.changes_state() {
+        return;
+    }
+    let twin = row.twin(&headers.tuple);
+    mark(row, headers.flags, Mark::Fin);
+    if let Some(row) = kernel.flow_mut(table, &twin) {
+        mark(row, headers.flags, Mark::PeerFin);
+    }
+}
+
+#[inline(always)]
+fn mark<A: Family>(row: &mut Flow<A>, flags: TcpFlags, fin: Mark) {
+    if flags.resets() {
+        row.mark(Mark::Reset);
+    } else if flags.finishes() {
+        row.mark(fin);
+    } else {
+        // A SYN: what has ended begins again.
+        row.unmark(Mark::Fin);
+        row.unmark(Mark::PeerFin);
+    }
+}
+
+/// Remembers that a half-open flow has been answered; `answer` is the key of its way back.
+#[inline(never)]
+pub fn answer<A: Family, K: Kernel<A>>(kernel: &mut K, answer: &Tuple<A>) {
+    let Some(row) = kernel.flow_mut(Table::HalfOpen, answer) else {
+        return;
+    };
+    row.mark(Mark::Answered);
+    let twin = row.twin(answer);
+    if let Some(row) = kernel.flow_mut(Table::HalfOpen, &twin) {
+        row.mark(Mark::Answered);
+    }
+}
+
+/// Moves a flow and its twin to `FLOWS`. One whose twin has been pushed out stays.
+#[inline(never)]
+pub fn confirm<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>) -> Result<(), DropReason> {
+    let Some(row) = kernel.flow(Table::HalfOpen, key) else {
+        return Ok(());
+    };
+    let twin = row.twin(key);
+    if kernel.flow(Table::HalfOpen, &twin).is_none() {
+        return Ok(());
+    }
+    for row in [&twin, key] {
+        let moved = kernel.confirm_flow(row);
+        moved.map_err(|_| DropReason::FlowTableFull)?;
+    }
+    kernel.remove_flow(Table::HalfOpen, key);
+    kernel.remove_flow(Table::HalfOpen, &twin);
     Ok(())
 }
 
-/// Finds a source port for the plan whose reply tuple is free, and inserts the row that turns replies
-/// into replies to `original`: first the port that is planned, then random ones of the SNAT range.
-#[inline(always)]
-fn reserve<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    role: FlowRole,
-    original: &Tuple<A>,
-    plan: &mut Plan<A>,
-    probes: u32,
-) -> Result<(), DropReason> {
-    for _ in 0..probes {
-        match insert_reply(kernel, role, original, plan) {
-            Ok(()) => return Ok(()),
-            Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
-            Err(NotInserted::Exists) => plan.to.sport = random_port(kernel)?,
-        }
-    }
-    Err(DropReason::PortsExhausted)
-}
-
-/// Inserts the row that turns replies to the planned packets into replies to `original`; succeeds too
-/// if there is one already: of an earlier flow between the same tuples, or just made from the same
-/// first packet by another CPU.
-///
-/// A function of its own to the verifier too: the stack it needs is needed for this call only.
+/// Tells the plan of a flow that may begin anew which backend it should keep: that of an earlier flow of
+/// the same client to the same frontend, unless that has ended. A confirmed one ends with this.
 #[inline(never)]
-fn insert_reply<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    role: FlowRole,
-    original: &Tuple<A>,
-    plan: &Plan<A>,
-) -> Result<(), NotInserted> {
-    let key = plan.to.reversed();
-    let (addresses, ports) = plan.deltas(original);
-    // The way back, and a sum does not know source from destination.
-    let deltas = (checksum::negated(addresses), checksum::negated(ports));
-    let row = Flow::reply(role, original, deltas, plan.backend);
-    match kernel.insert_flow(&key, &row) {
-        // Anew: the connection that the row belongs to may be closing.
-        Err(NotInserted::Exists)
-            if kernel
-                .flow(&key)
-                .is_some_and(|known| known.leads_where(&row)) =>
-        {
-            kernel.replace_flow(&key, &row)
+pub fn take_up<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>, plan: &mut Plan<A>) {
+    if let Some(row) = kernel.flow(Table::Confirmed, key) {
+        if !row.is_closing() {
+            plan.backend = row.backend;
         }
-        outcome => outcome,
+        forget(kernel, key);
+    } else if let Some(row) = kernel.flow(Table::HalfOpen, key) {
+        plan.backend = row.backend;
+        plan.renews = true;
     }
 }
 
-/// Inserts or overwrites the row that turns packets of one tuple into the planned ones. See
-/// [`insert_reply`].
+/// Removes a confirmed flow, the way there first: without it no packet is sent whose answer could not
+/// be translated. `key` is that of the way there.
 #[inline(never)]
-fn store<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    role: FlowRole,
-    from: &Tuple<A>,
-    plan: &Plan<A>,
-) -> Result<(), DropReason> {
-    let row = Flow::new(role, &plan.to, plan.deltas(from), plan.backend);
-    kernel
-        .replace_flow(from, &row)
-        .map_err(|_| DropReason::FlowTableFull)
-}
-
-#[inline(always)]
-fn random_port<A: Family, K: Kernel<A>>(kernel: &K) -> Result<Port, DropReason> {
-    let config = kernel.config().ok_or(DropReason::PortsExhausted)?;
-    let (min, max) = (config.snat_port_min.number(), config.snat_port_max.number());
-    let span = u32::from(max.saturating_sub(min)) + 1;
-    Ok(Port::new(
-        min.wrapping_add(kernel.random_below(span) as u16),
-    ))
-}
-
-#[inline(always)]
-const fn in_snat_range(config: &NodeConfig, port: Port) -> bool {
-    config.snat_port_min.number() <= port.number() && port.number() <= config.snat_port_max.number()
+pub fn forget<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>) {
+    let Some(row) = kernel.flow(Table::Confirmed, key) else {
+        return;
+    };
+    let twin = row.twin(key);
+    kernel.remove_flow(Table::Confirmed, key);
+    kernel.remove_flow(Table::Confirmed, &twin);
 }

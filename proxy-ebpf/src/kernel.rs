@@ -1,7 +1,10 @@
 //! What the kernel tells us: maps and randomness.
 
 use crate::Fate;
-use proxy_common::{Backend, Flow, Frontend, FrontendKey, NodeConfig, ServiceWord, Tuple};
+use proxy_common::{
+    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, NodeConfig, Proto,
+    Refusals, ServiceWord, Table, Ticks, Tuple,
+};
 
 /// Why a row was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,25 +15,76 @@ pub enum NotInserted {
     Full,
 }
 
+/// Rows of `SNAT_CURSORS`; a power of two.
+pub const CURSORS: u32 = 4096;
+
+/// What routing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question<A> {
+    /// Source of the packet; zero: still to be chosen.
+    pub src: A,
+    /// Where it goes.
+    pub dst: A,
+    /// The device at whose hook the packet is.
+    pub device: u32,
+}
+
+/// What routing answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<A> {
+    /// Kind of answer.
+    pub way: Way,
+    /// The device by which the packet leaves, if it does.
+    pub device: u32,
+    /// The source that this node would choose; zero if the kernel does not tell.
+    pub src: A,
+}
+
+/// Kinds of answers of routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Way {
+    /// By a device.
+    Out,
+    /// To this node itself.
+    Here,
+    /// Nowhere.
+    Nowhere,
+}
+
 /// The maps of one IP family, and what both families share.
 ///
 /// Look-ups return references into the map: another CPU may change the row meanwhile, so what
 /// matters beyond one comparison is copied first.
 pub trait Kernel<A> {
-    /// The row of `FLOWS` for a packet's tuple.
-    fn flow(&self, tuple: &Tuple<A>) -> Option<&Flow<A>>;
+    /// The row of a flow table for a packet's tuple.
+    fn flow(&self, table: Table, tuple: &Tuple<A>) -> Option<&Flow<A>>;
 
-    /// Adds a row to `FLOWS` if its key is free.
-    fn insert_flow(&mut self, tuple: &Tuple<A>, flow: &Flow<A>) -> Result<(), NotInserted>;
+    /// The same, to be written to in place.
+    fn flow_mut(&mut self, table: Table, tuple: &Tuple<A>) -> Option<&mut Flow<A>>;
 
-    /// Adds a row to `FLOWS` or overwrites the one under its key.
-    fn replace_flow(&mut self, tuple: &Tuple<A>, flow: &Flow<A>) -> Result<(), NotInserted>;
+    /// Adds a row to a flow table if its key is free.
+    fn insert_flow(
+        &mut self,
+        table: Table,
+        tuple: &Tuple<A>,
+        flow: &Flow<A>,
+    ) -> Result<(), NotInserted>;
 
-    /// Marks a row of `FLOWS` as closing, if it is there.
-    fn close_flow(&mut self, tuple: &Tuple<A>);
+    /// Adds a row to a flow table or overwrites the one under its key.
+    fn replace_flow(
+        &mut self,
+        table: Table,
+        tuple: &Tuple<A>,
+        flow: &Flow<A>,
+    ) -> Result<(), NotInserted>;
 
-    /// Removes a row of `FLOWS`, if it is there.
-    fn remove_flow(&mut self, tuple: &Tuple<A>);
+    /// Adds the half-open row of a tuple to the confirmed ones; one that is there already stays, and so
+    /// does the half-open one.
+    fn confirm_flow(&mut self, tuple: &Tuple<A>) -> Result<(), NotInserted>;
+
+    /// Removes a row of a flow table, if it is there.
+    fn remove_flow(&mut self, table: Table, tuple: &Tuple<A>);
 
     /// The row of `FRONTENDS` for what a client dials.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
@@ -46,6 +100,37 @@ pub trait Kernel<A> {
 
     /// The row of `CONFIG`.
     fn config(&self) -> Option<&NodeConfig>;
+
+    /// The ports of a datagram whose first fragment has been seen.
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
+
+    /// Remembers them; without room nothing is remembered.
+    fn put_fragment(&mut self, key: &FragmentKey<A>, ports: &FragmentPorts);
+
+    /// How often a client has been refused lately.
+    fn refusals(&self, client: A) -> Option<Refusals>;
+
+    /// Remembers it; without room nothing is remembered.
+    fn put_refusals(&mut self, client: A, refusals: &Refusals);
+
+    /// The word of `SNAT_CURSORS` at this index.
+    fn cursor(&self, index: u32) -> u32;
+
+    /// Replaces it; other CPUs may do so at the same time.
+    fn put_cursor(&mut self, index: u32, cursor: u32);
+
+    /// The row of `DEVICES` for an interface.
+    fn device(&self, index: u32) -> Option<&Device>;
+
+    /// Where a packet goes next, as far as routing tells.
+    fn route(&self, question: &Question<A>) -> Route<A>;
+
+    /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
+    /// to that source.
+    fn has_socket(&self, tuple: &Tuple<A>, proto: Proto) -> bool;
+
+    /// The time.
+    fn now(&self) -> Ticks;
 
     /// Told of every packet that has a tuple and of what became of it, for the debug log.
     fn decided(&self, tuple: &Tuple<A>, fate: Fate);

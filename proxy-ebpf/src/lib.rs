@@ -26,12 +26,15 @@
 pub mod checksum;
 pub mod family;
 pub mod flow;
+pub mod host;
 pub mod kernel;
 pub mod nat;
+pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
 pub mod service;
+pub mod snat;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

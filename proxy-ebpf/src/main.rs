@@ -14,43 +14,60 @@ mod bpf;
 #[cfg(target_arch = "bpf")]
 mod hooks {
     use crate::bpf::maps::Maps;
-    use crate::bpf::skb::{EthernetSkb, Skb};
-    use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use crate::bpf::skb::{BareSkb, EthernetSkb, PortSkb};
+    use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
+    use proxy_ebpf::packet::Hooked;
     use proxy_ebpf::{Fate, pipeline};
 
     #[classifier]
     fn ferrule_ingress(context: TcContext) -> i32 {
-        action(pipeline::ingress(
-            &mut EthernetSkb::new(&context),
-            &mut Maps,
-        ))
+        ingress(&context, &mut EthernetSkb::new(&context))
     }
 
     #[classifier]
     fn ferrule_egress(context: TcContext) -> i32 {
-        action(pipeline::egress(&mut EthernetSkb::new(&context), &mut Maps))
+        egress(&context, &mut EthernetSkb::new(&context))
+    }
+
+    /// For ports of a bridge. What leaves by them needs nothing else than elsewhere.
+    #[classifier]
+    fn ferrule_ingr_br(context: TcContext) -> i32 {
+        ingress(&context, &mut PortSkb::new(&context))
     }
 
     /// For devices whose packets begin with an IP header (tunnels).
-    type IpSkb = Skb<0>;
-
     #[classifier]
     fn ferrule_ingr_l3(context: TcContext) -> i32 {
-        action(pipeline::ingress(&mut IpSkb::new(&context), &mut Maps))
+        ingress(&context, &mut BareSkb::new(&context))
     }
 
     #[classifier]
     fn ferrule_egr_l3(context: TcContext) -> i32 {
-        action(pipeline::egress(&mut IpSkb::new(&context), &mut Maps))
+        egress(&context, &mut BareSkb::new(&context))
+    }
+
+    #[inline(always)]
+    fn ingress(context: &TcContext, packet: &mut impl Hooked) -> i32 {
+        let mut maps = Maps::new(context);
+        let fate = pipeline::ingress(packet, &mut maps);
+        action(&maps, packet, fate)
+    }
+
+    #[inline(always)]
+    fn egress(context: &TcContext, packet: &mut impl Hooked) -> i32 {
+        let mut maps = Maps::new(context);
+        let fate = pipeline::egress(packet, &mut maps);
+        action(&maps, packet, fate)
     }
 
     /// Never TC_ACT_OK: it would end the chain before other people's programs have run.
     #[inline(always)]
-    fn action(fate: Fate) -> i32 {
-        Maps.count(fate);
+    fn action(maps: &Maps, packet: &impl Hooked, fate: Fate) -> i32 {
+        maps.count(fate);
         match fate {
+            Ok(_) if packet.is_redirected() => TC_ACT_REDIRECT,
             Ok(_) => TC_ACT_UNSPEC,
             Err(_) => TC_ACT_SHOT,
         }

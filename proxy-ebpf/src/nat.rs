@@ -3,7 +3,7 @@
 
 use crate::checksum;
 use crate::family::Family;
-use crate::flow::Plan;
+use crate::open::Plan;
 use crate::packet::{Packet, Part, Zero};
 use crate::parse::Headers;
 use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};

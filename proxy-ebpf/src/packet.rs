@@ -1,7 +1,7 @@
 //! What a packet lets us do.
 
 use bytemuck::Pod;
-use proxy_common::DropReason;
+use proxy_common::{DropReason, Hook, Mac};
 
 /// How a delta enters a transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,4 +50,49 @@ pub trait Packet {
         part: Part,
         zero: Zero,
     ) -> Result<(), DropReason>;
+}
+
+/// Where a packet goes instead of on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    /// Out by a device, to the next hop that the kernel finds there.
+    Out {
+        /// Its index.
+        device: u32,
+        /// Whether packets of the device begin with an IP header.
+        is_bare: bool,
+    },
+    /// Up the stack, as if it had come in by a device.
+    Up {
+        /// Its index.
+        device: u32,
+        /// Its own address; zero where packets have no Ethernet header.
+        mac: Mac,
+        /// Whether packets of the device begin with an IP header.
+        is_bare: bool,
+    },
+    /// Back to who has sent it: from ingress out by the device, from egress up the stack.
+    Back(Hook),
+}
+
+/// A packet at a hook of a device.
+pub trait Hooked: Packet {
+    /// Whether the device is a port of a bridge.
+    const IS_PORT: bool;
+
+    /// Index of the device.
+    fn device(&self) -> u32;
+
+    /// The port of the socket of this node that has sent the packet; `None` if none has. 0: a socket
+    /// without a port.
+    fn sender(&self) -> Option<u16>;
+
+    /// Sends the packet elsewhere once its program has let it through.
+    fn redirect(&mut self, to: Redirect) -> Result<(), DropReason>;
+
+    /// Whether it is sent elsewhere.
+    fn is_redirected(&self) -> bool;
+
+    /// Addresses its Ethernet frame to another device, if it has one.
+    fn readdress(&mut self, to: Mac) -> Result<(), DropReason>;
 }

@@ -41,10 +41,16 @@ impl TcpFlags {
         self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
     }
 
-    /// The last segment from its sender.
+    /// The last segment of an orderly end.
     #[inline(always)]
-    pub const fn closes(self) -> bool {
-        self.0 & (Self::FIN | Self::RST) != 0
+    pub const fn finishes(self) -> bool {
+        self.0 & Self::FIN != 0
+    }
+
+    /// Connections begin or end with it.
+    #[inline(always)]
+    pub const fn changes_state(self) -> bool {
+        self.0 & (Self::FIN | Self::SYN | Self::RST) != 0
     }
 
     /// The sender has given the connection up: nobody will answer.

@@ -1,14 +1,14 @@
 //! The order of the steps, and nothing else.
 
 use crate::family::Family;
-use crate::flow::Plan;
 use crate::kernel::Kernel;
 use crate::nat::Translation;
-use crate::packet::Packet;
+use crate::open::Plan;
+use crate::packet::Hooked;
 use crate::parse::Headers;
-use crate::{Fate, Verdict, flow, nat, service};
+use crate::{DropReason, Fate, Verdict, flow, host, nat, open, service, snat};
 use bytemuck::Zeroable as _;
-use proxy_common::{AddrV4, AddrV6, BackendRef, FlowRole, Frontend, Hook};
+use proxy_common::{AddrV4, AddrV6, Flow, FlowRole, Frontend, Hook, Mac, Mark, Table, Ticks};
 
 /// EtherTypes (IEEE 802 numbers).
 const IPV4: u16 = 0x0800;
@@ -18,7 +18,7 @@ const IPV6: u16 = 0x86dd;
 #[inline(always)]
 pub fn ingress<P, K>(packet: &mut P, kernel: &mut K) -> Fate
 where
-    P: Packet,
+    P: Hooked,
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
     match packet.ethertype() {
@@ -32,7 +32,7 @@ where
 #[inline(always)]
 pub fn egress<P, K>(packet: &mut P, kernel: &mut K) -> Fate
 where
-    P: Packet,
+    P: Hooked,
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
     match packet.ethertype() {
@@ -43,7 +43,7 @@ where
 }
 
 #[inline(always)]
-fn parsed<A: Family, P: Packet, K: Kernel<A>>(
+fn parsed<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     hook: impl FnOnce(&mut P, &mut K, &Headers<A>) -> Fate,
@@ -59,89 +59,215 @@ fn parsed<A: Family, P: Packet, K: Kernel<A>>(
 }
 
 #[inline(always)]
-fn ingress_of<A: Family, P: Packet, K: Kernel<A>>(
+fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    if let Some(known) = kernel.flow(&headers.tuple) {
-        if !known.applies_at(Hook::Ingress) {
-            return Ok(Verdict::OtherHook);
+    if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
+        if !flow.applies_at(Hook::Ingress) {
+            return other_hook(packet, kernel, Hook::Ingress);
         }
-        if flow::carries(kernel, known, headers) {
-            nat::apply(packet, headers, &Translation::known(known))?;
-            if headers.flags.resets() {
-                flow::close_reply(kernel, &headers.tuple);
-            }
-            return Ok(Verdict::Established);
+        if flow::carries(kernel, flow, headers) {
+            let passage = translate(packet, headers, flow, kernel.now())?;
+            return finish(packet, kernel, headers, Table::Confirmed, passage);
         }
     }
-    let Some(frontend) = service::find(kernel, headers.proto, &headers.tuple) else {
-        return Ok(Verdict::NotService);
-    };
-    if !headers.starts_flow() {
-        return Ok(Verdict::NoFlow);
+    let frontend = service::find(kernel, headers.proto, &headers.tuple);
+    let flow = kernel.flow(Table::HalfOpen, &headers.tuple);
+    if flow.is_some_and(|flow| flow::carries_half_open(kernel, flow, headers)) {
+        return known_half_open(packet, kernel, headers, Hook::Ingress);
     }
-    first_packet(packet, kernel, headers, frontend)
+    match frontend {
+        None => Ok(Verdict::NotService),
+        Some(_) if !headers.starts_flow() => Ok(Verdict::NoFlow),
+        Some(frontend) => first_packet(packet, kernel, headers, frontend.word()),
+    }
 }
 
 /// A function of its own to the verifier too: what only first packets need must not cost the others
 /// registers and stack.
 #[inline(never)]
-fn first_packet<A: Family, P: Packet, K: Kernel<A>>(
+fn first_packet<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
-    frontend: Frontend,
+    frontend: u64,
 ) -> Fate {
-    let known = kernel.flow(&headers.tuple);
-    let backend = known.map_or(BackendRef::zeroed(), |known| known.backend);
-    let mut plan = Plan::new(headers.tuple, backend);
+    let mut plan = Plan::new(headers.tuple, packet.device());
+    let frontend = Frontend::from_word(frontend);
+    flow::take_up(kernel, &headers.tuple, &mut plan);
     service::choose(kernel, frontend, &mut plan)?;
-    flow::open(kernel, &headers.tuple, &mut plan)?;
+    if frontend.is_external() && !plan.masked {
+        plan.masked = !service::comes_back(kernel, &plan, &headers.tuple.src);
+    }
+    open::open(kernel, &headers.tuple, &mut plan)?;
     nat::apply_first(packet, headers, &plan)?;
     Ok(Verdict::Created)
 }
 
 #[inline(always)]
-fn egress_of<A: Family, P: Packet, K: Kernel<A>>(
+fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    let Some(known) = kernel.flow(&headers.tuple) else {
-        return Ok(Verdict::NotService);
+    if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
+        if !flow.applies_at(Hook::Egress) {
+            return Ok(Verdict::OtherHook);
+        }
+        if is_of_another(flow, headers) {
+            kernel.remove_flow(Table::Confirmed, &headers.tuple);
+            return Ok(Verdict::NotService);
+        }
+        let passage = translate(packet, headers, flow, kernel.now())?;
+        return finish(packet, kernel, headers, Table::Confirmed, passage);
+    }
+    let role = match kernel.flow(Table::HalfOpen, &headers.tuple) {
+        Some(flow) if flow.has_role(FlowRole::SnatPending) => FlowRole::Snat,
+        Some(_) => return known_half_open(packet, kernel, headers, Hook::Egress),
+        None => match host_needs(packet, kernel, headers) {
+            Ok(role) => role,
+            Err(verdict) => return Ok(verdict),
+        },
     };
-    if !known.applies_at(Hook::Egress) {
-        return Ok(Verdict::OtherHook);
+    first_packet_at_egress(packet, kernel, headers, role)
+}
+
+#[inline(always)]
+fn host_needs<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &P,
+    kernel: &K,
+    headers: &Headers<A>,
+) -> Result<FlowRole, Verdict> {
+    let socket_port = packet.sender().ok_or(Verdict::NotService)?;
+    host::need(kernel, headers, socket_port)
+}
+
+/// The first packet that gets its source here: of a flow that waits to be masked, or of a process of this
+/// node. See [`first_packet`].
+#[inline(never)]
+fn first_packet_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+    role: FlowRole,
+) -> Fate {
+    let original = &headers.tuple;
+    let mut plan = Plan::new(headers.tuple, packet.device());
+    let is_host = role == FlowRole::HostDnat;
+    let answer = if is_host {
+        host::plan(kernel, headers.proto, &mut plan)?;
+        FlowRole::HostUnDnat
+    } else {
+        snat::plan(kernel, original, &mut plan)?;
+        FlowRole::UnSnat
+    };
+    snat::reserve(kernel, answer, original, headers.proto, &mut plan)?;
+    open::store(kernel, role, original, &plan)?;
+    nat::apply_first(packet, headers, &plan)?;
+    if is_host {
+        host::leave(packet, kernel, &plan.to)?;
+        return Ok(Verdict::Created);
     }
-    if known.has_role(FlowRole::SnatPending) {
-        let backend = known.backend;
-        return first_masked_packet(packet, kernel, headers, backend);
+    Ok(Verdict::Masked)
+}
+
+/// Whether our connection is over and has not been opened again through us, so that this packet is of
+/// another one, straight from the client to the backend.
+#[inline(always)]
+fn is_of_another<A: Family>(flow: &Flow<A>, headers: &Headers<A>) -> bool {
+    flow.is_closing() && headers.flags.accepts() && flow.has_role(FlowRole::UnDnat)
+}
+
+/// What is left to be done for a packet that has been translated.
+#[derive(Clone, Copy)]
+struct Passage {
+    /// It says something of its flow that the row does not know.
+    is_news: bool,
+    /// The device of the process of this node whose flow it is; 0: of none.
+    device: u32,
+}
+
+#[inline(always)]
+fn translate<A: Family, P: Hooked>(
+    packet: &mut P,
+    headers: &Headers<A>,
+    flow: &Flow<A>,
+    now: Ticks,
+) -> Result<Passage, DropReason> {
+    let passage = Passage {
+        is_news: flow::is_news(flow, headers.flags, now),
+        device: flow.device,
+    };
+    nat::apply(packet, headers, &Translation::known(flow))?;
+    Ok(passage)
+}
+
+#[inline(always)]
+fn finish<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+    table: Table,
+    passage: Passage,
+) -> Fate {
+    if passage.is_news {
+        flow::note(kernel, table, headers);
     }
-    if known.is_closing() && headers.flags.accepts() {
-        // Our connection is over, and has not been opened again through us: this is another one,
-        // straight from the client to the backend.
-        kernel.remove_flow(&headers.tuple);
-        return Ok(Verdict::NotService);
-    }
-    nat::apply(packet, headers, &Translation::known(known))?;
-    if headers.flags.closes() {
-        kernel.close_flow(&headers.tuple);
+    if passage.device != 0 {
+        host::pass(packet, kernel, &headers.tuple, table)?;
     }
     Ok(Verdict::Established)
 }
 
 /// See [`first_packet`].
 #[inline(never)]
-fn first_masked_packet<A: Family, P: Packet, K: Kernel<A>>(
+fn known_half_open<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
-    backend: BackendRef,
+    hook: Hook,
 ) -> Fate {
-    let mut plan = Plan::new(headers.tuple, backend);
-    flow::mask(kernel, &headers.tuple, &mut plan)?;
-    nat::apply_first(packet, headers, &plan)?;
-    Ok(Verdict::Masked)
+    let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
+        return Ok(Verdict::NotService);
+    };
+    if !flow.applies_at(hook) {
+        return other_hook(packet, kernel, hook);
+    }
+    if is_of_another(flow, headers) {
+        kernel.remove_flow(Table::HalfOpen, &headers.tuple);
+        return Ok(Verdict::NotService);
+    }
+    let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
+    let passage = translate(packet, headers, flow, kernel.now())?;
+    let fate = finish(packet, kernel, headers, Table::HalfOpen, passage)?;
+    if is_answer && !is_answered {
+        flow::answer(kernel, &headers.tuple);
+    }
+    if is_answered && !is_answer {
+        flow::confirm(kernel, &headers.tuple)?;
+    }
+    Ok(fate)
+}
+
+/// An answer that is translated where it leaves. Of two pods on one bridge it would be switched past the
+/// stack, so it is addressed to the bridge.
+#[inline(always)]
+fn other_hook<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K, hook: Hook) -> Fate {
+    if P::IS_PORT && hook == Hook::Ingress {
+        pull_up(packet, kernel)?;
+    }
+    Ok(Verdict::OtherHook)
+}
+
+#[inline(never)]
+fn pull_up<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &K,
+) -> Result<(), DropReason> {
+    match kernel.device(packet.device()) {
+        Some(device) if device.bridge != Mac::zeroed() => packet.readdress(device.bridge),
+        _ => Ok(()),
+    }
 }

@@ -1,8 +1,8 @@
 //! Frontend to backend: which one answers, and whether it must be masked.
 
 use crate::family::Family;
-use crate::flow::Plan;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Question, Way};
+use crate::open::Plan;
 use proxy_common::{
     Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
 };
@@ -104,3 +104,32 @@ pub fn must_mask<A: Family>(
     }
     !backend.is_local() && (frontend.is_external() || !client.in_cluster(config))
 }
+
+/// Whether a client outside gets the answers of a backend of this node by the way that it has come. It
+/// would be another one if the pod is reached by the same device as the client (it has none of its own on
+/// this node), or if routes to the client lead elsewhere.
+#[inline(always)]
+pub fn comes_back<A: Family, K: Kernel<A>>(kernel: &K, plan: &Plan<A>, client: &A) -> bool {
+    let device = kernel.device(plan.device);
+    let arrival = device.map_or(plan.device, |device| device.routed_as);
+    let to_client = way_out(kernel, &plan.to.dst, client, plan.device);
+    let to_backend = way_out(kernel, client, &plan.to.dst, plan.device);
+    (to_client == NOWHERE || to_client == arrival) && to_backend != arrival
+}
+
+/// The device by which packets leave; [`NOWHERE`] if they don't, or if routing does not tell.
+#[inline(never)]
+fn way_out<A: Family, K: Kernel<A>>(kernel: &K, src: &A, dst: &A, device: u32) -> u32 {
+    let route = kernel.route(&Question {
+        src: *src,
+        dst: *dst,
+        device,
+    });
+    match route.way {
+        Way::Out => route.device,
+        Way::Here | Way::Nowhere => NOWHERE,
+    }
+}
+
+/// No device has this index.
+const NOWHERE: u32 = 0;

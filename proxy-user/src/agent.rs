@@ -45,15 +45,16 @@ pub fn run(run: &Run) -> Result<()> {
 
 async fn serve(run: &Run) -> Result<()> {
     let pins = Pins::new(&run.place.bpffs);
+    let features = Features::probe_used()?;
+    features.require()?;
     let options = Options {
         pins: pins.clone(),
         max_flows: run.max_flows,
         log_decisions: run.log_decisions,
+        features: features.clone(),
     };
     let settings = settings(run)?;
     let snat_ports = settings.snat_ports.clone();
-    let features = Features::probe_used()?;
-    features.require()?;
     let mut loaded = object::load(&options)?;
     let log = run
         .log_decisions

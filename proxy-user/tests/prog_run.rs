@@ -213,12 +213,13 @@ fn scenarios_hold_in_the_kernels_maps() {
 }
 
 /// Features that come with a version, and whether stable kernels of older versions may have got them.
-const SINCE: [(Feature, (u32, u32), bool); 11] = [
+const SINCE: [(Feature, (u32, u32), bool); 12] = [
     (Feature::TcPrograms, (4, 1), false),
     (Feature::LruHash, (4, 10), false),
     (Feature::Btf, (5, 2), false),
     (Feature::RingBuffer, (5, 8), false),
     (Feature::SocketIterators, (5, 9), false),
+    (Feature::CoarseClock, (5, 11), false),
     (Feature::MapIteration, (5, 13), false),
     (Feature::ReturnValue, (6, 1), false),
     (Feature::SocketDestroy, (6, 5), false),

@@ -1,15 +1,19 @@
-//! The maps, and the kernel's answers read from them.
+//! The maps, and the kernel's answers.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use crate::bpf::route;
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
-    AddrV4, AddrV6, Backend, Counter, Flow, Frontend, FrontendKey, NodeConfig, ServiceWord, Tuple,
+    AddrV4, AddrV6, Backend, Counter, Device, Flow, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, NodeConfig, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
-use proxy_ebpf::kernel::{Kernel, NotInserted};
+use proxy_ebpf::kernel::{CURSORS, Kernel, NotInserted, Question, Route};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const EEXIST: i32 = -17;
@@ -31,14 +35,44 @@ static BACKENDS_V4: Array<Backend<AddrV4>, 262144> = Array::new();
 #[btf_map]
 static BACKENDS_V6: Array<Backend<AddrV6>, 262144> = Array::new();
 #[btf_map]
-static FLOWS_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 262144> = LruHashMap::new();
+static FLOWS_V4: HashMap<Tuple<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
 #[btf_map]
-static FLOWS_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 262144> = LruHashMap::new();
+static FLOWS_V6: HashMap<Tuple<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
+#[btf_map]
+static HALF_OPEN_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 131072> = LruHashMap::new();
+#[btf_map]
+static HALF_OPEN_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 131072> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS_V4: LruHashMap<FragmentKey<AddrV4>, FragmentPorts, 8192> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS_V6: LruHashMap<FragmentKey<AddrV6>, FragmentPorts, 8192> = LruHashMap::new();
+#[btf_map]
+static REFUSALS_V4: LruHashMap<AddrV4, Refusals, 8192> = LruHashMap::new();
+#[btf_map]
+static REFUSALS_V6: LruHashMap<AddrV6, Refusals, 8192> = LruHashMap::new();
+#[btf_map]
+static SNAT_CURSORS: Array<u32, { CURSORS as usize }> = Array::new();
+#[btf_map]
+static DEVICES: HashMap<u32, Device, 16384, ON_DEMAND> = HashMap::new();
 
-/// The maps as the library sees them.
-pub(crate) struct Maps;
+/// Whether what becomes of packets is logged; set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+static LOG_DECISIONS: Global<u8> = Global::new(0);
+
+/// The maps as the library sees them, at a hook.
+pub(crate) struct Maps {
+    skb: *mut __sk_buff,
+}
 
 impl Maps {
+    /// For the packet of a context.
+    #[inline(always)]
+    pub(crate) fn new(context: &TcContext) -> Self {
+        Self {
+            skb: context.skb.skb,
+        }
+    }
+
     /// Adds one to what this packet came to.
     #[inline(always)]
     pub(crate) fn count(&self, fate: Fate) {
@@ -51,49 +85,91 @@ impl Maps {
 }
 
 macro_rules! kernel_of_family {
-    ($addr:ty, $std:ty, $flows:ident, $frontends:ident, $backends:ident) => {
+    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $frontends:ident, $backends:ident, $fragments:ident, $refusals:ident, $log:ident) => {
+        /// A function of its own to the verifier too: its stack is not needed otherwise.
+        #[inline(never)]
+        fn $log(maps: &Maps, tuple: &Tuple<$addr>, counter: u32) {
+            aya_log_ebpf::info!(
+                maps,
+                "protocol {} {:i}:{} -> {:i}:{}: counter {}",
+                tuple.proto_number(),
+                <$std>::from(bytemuck::cast::<_, [u8; size_of::<$addr>()]>(tuple.src)),
+                tuple.sport.number(),
+                <$std>::from(bytemuck::cast::<_, [u8; size_of::<$addr>()]>(tuple.dst)),
+                tuple.dport.number(),
+                counter,
+            );
+        }
+
         impl Kernel<$addr> for Maps {
             #[inline(always)]
-            fn flow(&self, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
+            fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
                 // SAFETY: the row stays allocated until the program has ended (RCU); its content
                 // may be replaced by another CPU, and every content is a valid Flow.
-                unsafe { $flows.get(tuple) }
+                match table {
+                    Table::Confirmed => unsafe { $flows.get(tuple) },
+                    Table::HalfOpen => unsafe { $half_open.get(tuple) },
+                }
+            }
+
+            #[inline(always)]
+            fn flow_mut(&mut self, table: Table, tuple: &Tuple<$addr>) -> Option<&mut Flow<$addr>> {
+                let row = match table {
+                    Table::Confirmed => $flows.get_ptr_mut(tuple),
+                    Table::HalfOpen => $half_open.get_ptr_mut(tuple),
+                }?;
+                // SAFETY: as for `flow`; marks and time are written by single stores, and no CPU
+                // relies on what another one has written just now.
+                Some(unsafe { &mut *row })
             }
 
             #[inline(always)]
             fn insert_flow(
                 &mut self,
+                table: Table,
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                $flows
-                    .insert(tuple, flow, BPF_NOEXIST.into())
-                    .map_err(not_inserted)
+                match table {
+                    Table::Confirmed => $flows.insert(tuple, flow, BPF_NOEXIST.into()),
+                    Table::HalfOpen => $half_open.insert(tuple, flow, BPF_NOEXIST.into()),
+                }
+                .map_err(not_inserted)
             }
 
             #[inline(always)]
             fn replace_flow(
                 &mut self,
+                table: Table,
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                $flows
-                    .insert(tuple, flow, BPF_ANY.into())
-                    .map_err(not_inserted)
+                match table {
+                    Table::Confirmed => $flows.insert(tuple, flow, BPF_ANY.into()),
+                    Table::HalfOpen => $half_open.insert(tuple, flow, BPF_ANY.into()),
+                }
+                .map_err(not_inserted)
             }
 
             #[inline(always)]
-            fn close_flow(&mut self, tuple: &Tuple<$addr>) {
-                if let Some(flow) = $flows.get_ptr_mut(tuple) {
-                    // SAFETY: as for `flow`; one byte is written, whoever else may write it.
-                    unsafe { (*flow).close() };
+            fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
+                // SAFETY: as for `flow`. The row goes from map to map, without a copy on the stack.
+                let Some(row) = (unsafe { $half_open.get(tuple) }) else {
+                    return Ok(());
+                };
+                match $flows.insert(tuple, row, BPF_NOEXIST.into()) {
+                    Ok(()) | Err(EEXIST) => Ok(()),
+                    Err(_) => Err(NotInserted::Full),
                 }
             }
 
             #[inline(always)]
-            fn remove_flow(&mut self, tuple: &Tuple<$addr>) {
+            fn remove_flow(&mut self, table: Table, tuple: &Tuple<$addr>) {
                 // Gone already is as good.
-                let _ = $flows.remove(tuple);
+                let _ = match table {
+                    Table::Confirmed => $flows.remove(tuple),
+                    Table::HalfOpen => $half_open.remove(tuple),
+                };
             }
 
             #[inline(always)]
@@ -123,17 +199,66 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$addr>) -> Option<FragmentPorts> {
+                // SAFETY: as for flows.
+                unsafe { $fragments.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn put_fragment(&mut self, key: &FragmentKey<$addr>, ports: &FragmentPorts) {
+                let _ = $fragments.insert(key, ports, BPF_ANY.into());
+            }
+
+            #[inline(always)]
+            fn refusals(&self, client: $addr) -> Option<Refusals> {
+                // SAFETY: as for flows.
+                unsafe { $refusals.get(&client) }.copied()
+            }
+
+            #[inline(always)]
+            fn put_refusals(&mut self, client: $addr, refusals: &Refusals) {
+                let _ = $refusals.insert(&client, refusals, BPF_ANY.into());
+            }
+
+            #[inline(always)]
+            fn cursor(&self, index: u32) -> u32 {
+                SNAT_CURSORS.get(index).copied().unwrap_or(0)
+            }
+
+            #[inline(always)]
+            fn put_cursor(&mut self, index: u32, cursor: u32) {
+                if let Some(row) = SNAT_CURSORS.get_ptr_mut(index) {
+                    // SAFETY: non-null and aligned by the map's definition; one store.
+                    unsafe { row.write_volatile(cursor) };
+                }
+            }
+
+            #[inline(always)]
+            fn device(&self, index: u32) -> Option<&Device> {
+                // SAFETY: as for flows.
+                unsafe { DEVICES.get(&index) }
+            }
+
+            #[inline(always)]
+            fn route(&self, question: &Question<$addr>) -> Route<$addr> {
+                route::ask(self.skb, question)
+            }
+
+            #[inline(always)]
+            fn has_socket(&self, tuple: &Tuple<$addr>, proto: Proto) -> bool {
+                route::has_socket(self.skb, tuple, proto)
+            }
+
+            #[inline(always)]
+            fn now(&self) -> Ticks {
+                route::now()
+            }
+
+            #[inline(always)]
             fn decided(&self, tuple: &Tuple<$addr>, fate: Fate) {
-                aya_log_ebpf::info!(
-                    self,
-                    "protocol {} {:i}:{} -> {:i}:{}: counter {}",
-                    tuple.proto_number(),
-                    <$std>::from(bytemuck::cast::<_, [u8; size_of::<$addr>()]>(tuple.src)),
-                    tuple.sport.number(),
-                    <$std>::from(bytemuck::cast::<_, [u8; size_of::<$addr>()]>(tuple.dst)),
-                    tuple.dport.number(),
-                    Counter::from(fate).index(),
-                );
+                if LOG_DECISIONS.load() != 0 {
+                    $log(self, tuple, Counter::from(fate).index());
+                }
             }
 
             #[inline(always)]
@@ -145,8 +270,28 @@ macro_rules! kernel_of_family {
     };
 }
 
-kernel_of_family!(AddrV4, Ipv4Addr, FLOWS_V4, FRONTENDS_V4, BACKENDS_V4);
-kernel_of_family!(AddrV6, Ipv6Addr, FLOWS_V6, FRONTENDS_V6, BACKENDS_V6);
+kernel_of_family!(
+    AddrV4,
+    Ipv4Addr,
+    FLOWS_V4,
+    HALF_OPEN_V4,
+    FRONTENDS_V4,
+    BACKENDS_V4,
+    FRAGMENTS_V4,
+    REFUSALS_V4,
+    log_v4
+);
+kernel_of_family!(
+    AddrV6,
+    Ipv6Addr,
+    FLOWS_V6,
+    HALF_OPEN_V6,
+    FRONTENDS_V6,
+    BACKENDS_V6,
+    FRAGMENTS_V6,
+    REFUSALS_V6,
+    log_v6
+);
 
 #[inline(always)]
 fn service_word(id: u32) -> ServiceWord {

@@ -2,4 +2,6 @@
 
 pub(crate) mod maps;
 mod object;
+mod redirect;
+mod route;
 pub(crate) mod skb;

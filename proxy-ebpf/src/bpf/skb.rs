@@ -8,21 +8,31 @@ use proxy_common::DropReason;
 use proxy_ebpf::packet::{Packet, Part, Zero};
 
 /// Length of an Ethernet header without tags; VLAN tags are kept beside the packet by the kernel.
-const ETHERNET: usize = 14;
+pub(super) const ETHERNET: usize = 14;
+
+/// EtherType of a tagged frame (IEEE 802.1Q): the business of the VLAN's own device.
+const VLAN: u16 = 0x8100;
 
 /// A socket buffer whose network header lies at a known offset.
-pub(crate) struct Skb<const NETWORK: usize> {
-    skb: *mut __sk_buff,
+pub(crate) struct Skb<const NETWORK: usize, const IS_PORT: bool> {
+    pub(super) skb: *mut __sk_buff,
+    pub(super) is_redirected: bool,
 }
 
 /// One that starts with an Ethernet header.
-pub(crate) type EthernetSkb = Skb<ETHERNET>;
-impl<const NETWORK: usize> Skb<NETWORK> {
+pub(crate) type EthernetSkb = Skb<ETHERNET, false>;
+/// One that starts with an Ethernet header, at a port of a bridge.
+pub(crate) type PortSkb = Skb<ETHERNET, true>;
+/// One that starts with an IP header.
+pub(crate) type BareSkb = Skb<0, false>;
+
+impl<const NETWORK: usize, const IS_PORT: bool> Skb<NETWORK, IS_PORT> {
     /// Of the context that a tc program is called with.
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
         Self {
             skb: context.skb.skb,
+            is_redirected: false,
         }
     }
 
@@ -48,13 +58,17 @@ impl<const NETWORK: usize> Skb<NETWORK> {
     }
 }
 
-impl<const NETWORK: usize> Packet for Skb<NETWORK> {
+impl<const NETWORK: usize, const IS_PORT: bool> Packet for Skb<NETWORK, IS_PORT> {
     const NETWORK: usize = NETWORK;
 
     #[inline(always)]
     fn ethertype(&self) -> u16 {
-        // SAFETY: as above.
-        u16::from_be(unsafe { (*self.skb).protocol } as u16)
+        // SAFETY: the kernel hands every tc program a valid context.
+        let skb = unsafe { &*self.skb };
+        if skb.vlan_present != 0 {
+            return VLAN;
+        }
+        u16::from_be(skb.protocol as u16)
     }
 
     #[inline(always)]
@@ -124,7 +138,7 @@ impl<const NETWORK: usize> Packet for Skb<NETWORK> {
 }
 
 #[inline(always)]
-const fn succeeded(code: i64) -> Result<(), DropReason> {
+pub(super) const fn succeeded(code: i64) -> Result<(), DropReason> {
     if code == 0 {
         Ok(())
     } else {

@@ -1,20 +1,23 @@
 //! The library's two traits in memory, and the fixture runner of the host.
 
 use crate::checksum;
-use crate::kernel::{Kernel, NotInserted};
-use crate::packet::{Packet, Part, Zero};
-use crate::testing::{FamilyTables, Fixture, Step, World};
+use crate::kernel::{Kernel, NotInserted, Question, Route, Way};
+use crate::packet::{Hooked, Packet, Part, Redirect, Zero};
+use crate::testing::{Fixture, Step, World};
 use crate::{DropReason, Fate, pipeline};
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use proxy_common::{
-    AddrV4, AddrV6, Backend, Flow, Frontend, FrontendKey, Hook, NodeConfig, ServiceWord, Tuple,
+    AddrV4, AddrV6, Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
+    Mac, NodeConfig, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
+use std::collections::BTreeMap;
 
 /// A packet in memory of which, as in a socket buffer, not all can be read at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPacket {
     bytes: Vec<u8>,
     readable: usize,
+    redirect: Option<Redirect>,
 }
 
 impl MemoryPacket {
@@ -23,6 +26,7 @@ impl MemoryPacket {
         Self {
             bytes: bytes.to_vec(),
             readable: bytes.len().min(Self::NETWORK),
+            redirect: None,
         }
     }
 }
@@ -81,40 +85,80 @@ impl Packet for MemoryPacket {
     }
 }
 
+/// Loopback, the first device of every network namespace; the kernel's test run is there too, and its
+/// packets have a socket without a port.
+const DEVICE: u32 = 1;
+
+impl Hooked for MemoryPacket {
+    const IS_PORT: bool = false;
+
+    fn device(&self) -> u32 {
+        DEVICE
+    }
+
+    fn sender(&self) -> Option<u16> {
+        Some(0)
+    }
+
+    fn redirect(&mut self, to: Redirect) -> Result<(), DropReason> {
+        self.redirect = Some(to);
+        Ok(())
+    }
+
+    fn is_redirected(&self) -> bool {
+        self.redirect.is_some()
+    }
+
+    fn readdress(&mut self, to: Mac) -> Result<(), DropReason> {
+        self.store(0, to)
+    }
+}
+
 macro_rules! kernel_in_memory {
     ($addr:ty, $tables:ident) => {
         impl Kernel<$addr> for World {
-            fn flow(&self, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
-                self.$tables.flows.get(tuple)
+            fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
+                self.$tables.rows(table).get(tuple)
+            }
+
+            fn flow_mut(&mut self, table: Table, tuple: &Tuple<$addr>) -> Option<&mut Flow<$addr>> {
+                self.$tables.rows_mut(table).get_mut(tuple)
             }
 
             fn insert_flow(
                 &mut self,
+                table: Table,
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                if self.$tables.flows.contains_key(tuple) {
+                if self.$tables.rows(table).contains_key(tuple) {
                     return Err(NotInserted::Exists);
                 }
-                self.replace_flow(tuple, flow)
+                self.replace_flow(table, tuple, flow)
             }
 
             fn replace_flow(
                 &mut self,
+                table: Table,
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                put(&mut self.$tables, self.flow_capacity, tuple, flow)
+                let capacity = self.flow_capacity;
+                put(self.$tables.rows_mut(table), capacity, tuple, flow)
             }
 
-            fn close_flow(&mut self, tuple: &Tuple<$addr>) {
-                if let Some(flow) = self.$tables.flows.get_mut(tuple) {
-                    flow.close();
+            fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
+                let Some(row) = self.$tables.half_open.get(tuple).copied() else {
+                    return Ok(());
+                };
+                match self.insert_flow(Table::Confirmed, tuple, &row) {
+                    Ok(()) | Err(NotInserted::Exists) => Ok(()),
+                    Err(NotInserted::Full) => Err(NotInserted::Full),
                 }
             }
 
-            fn remove_flow(&mut self, tuple: &Tuple<$addr>) {
-                self.$tables.flows.remove(tuple);
+            fn remove_flow(&mut self, table: Table, tuple: &Tuple<$addr>) {
+                self.$tables.rows_mut(table).remove(tuple);
             }
 
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
@@ -137,6 +181,51 @@ macro_rules! kernel_in_memory {
                 Some(&self.config)
             }
 
+            fn fragment(&self, key: &FragmentKey<$addr>) -> Option<FragmentPorts> {
+                self.$tables.fragments.get(key).copied()
+            }
+
+            fn put_fragment(&mut self, key: &FragmentKey<$addr>, ports: &FragmentPorts) {
+                self.$tables.fragments.insert(*key, *ports);
+            }
+
+            fn refusals(&self, client: $addr) -> Option<Refusals> {
+                self.$tables.refusals.get(&client).copied()
+            }
+
+            fn put_refusals(&mut self, client: $addr, refusals: &Refusals) {
+                self.$tables.refusals.insert(client, *refusals);
+            }
+
+            fn cursor(&self, index: u32) -> u32 {
+                self.cursors.get(&index).copied().unwrap_or(0)
+            }
+
+            fn put_cursor(&mut self, index: u32, cursor: u32) {
+                self.cursors.insert(index, cursor);
+            }
+
+            fn device(&self, index: u32) -> Option<&Device> {
+                self.devices.get(&index)
+            }
+
+            /// As in a network namespace without routes.
+            fn route(&self, _question: &Question<$addr>) -> Route<$addr> {
+                Route {
+                    way: Way::Nowhere,
+                    device: 0,
+                    src: Zeroable::zeroed(),
+                }
+            }
+
+            fn has_socket(&self, _tuple: &Tuple<$addr>, _proto: Proto) -> bool {
+                false
+            }
+
+            fn now(&self) -> Ticks {
+                self.now
+            }
+
             fn decided(&self, _tuple: &Tuple<$addr>, _fate: Fate) {}
 
             fn random(&self) -> u32 {
@@ -150,15 +239,15 @@ kernel_in_memory!(AddrV4, v4);
 kernel_in_memory!(AddrV6, v6);
 
 fn put<A: Ord + Copy>(
-    tables: &mut FamilyTables<A>,
+    rows: &mut BTreeMap<Tuple<A>, Flow<A>>,
     capacity: usize,
     tuple: &Tuple<A>,
     flow: &Flow<A>,
 ) -> Result<(), NotInserted> {
-    if tables.flows.len() >= capacity && !tables.flows.contains_key(tuple) {
+    if rows.len() >= capacity && !rows.contains_key(tuple) {
         return Err(NotInserted::Full);
     }
-    tables.flows.insert(*tuple, *flow);
+    rows.insert(*tuple, *flow);
     Ok(())
 }
 
@@ -251,7 +340,7 @@ mod tests {
             run_hook(&mut world, Hook::Ingress, &first).0,
             Ok(Verdict::Created)
         );
-        world.flow_capacity = world.v4.flows.len();
+        world.flow_capacity = world.v4.half_open.len();
         let later = tcp("10.244.1.9:40000", "10.96.0.10:80").build();
         assert_eq!(
             run_hook(&mut world, Hook::Ingress, &later).0,
@@ -298,7 +387,7 @@ mod tests {
         let chosen = |id: u32| {
             world
                 .v4
-                .flows
+                .half_open
                 .values()
                 .filter(|flow| flow.backend.id == id)
                 .count()

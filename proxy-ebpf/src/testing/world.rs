@@ -3,9 +3,9 @@
 use crate::testing::PacketBuilder;
 use crate::{DropReason, Fate, Verdict};
 use proxy_common::{
-    ABI_VERSION, AddrV4, AddrV6, Address, Backend, Flow, Frontend, FrontendKey, FrontendKind, Hook,
-    Locality, NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, RegionHeader, ServiceWord,
-    Tuple,
+    ABI_VERSION, AddrV4, AddrV6, Address, Backend, Device, Flow, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey, FrontendKind, Hook, Locality, NodeConfig, NodeFamilyV4, NodeFamilyV6,
+    Port, Proto, Refusals, RegionHeader, ServiceWord, Table, Ticks, Tuple,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -20,6 +20,41 @@ pub struct FamilyTables<A: Ord> {
     pub backends: BTreeMap<u32, Backend<A>>,
     /// `FLOWS`.
     pub flows: BTreeMap<Tuple<A>, Flow<A>>,
+    /// `HALF_OPEN`.
+    pub half_open: BTreeMap<Tuple<A>, Flow<A>>,
+    /// `FRAGMENTS`.
+    pub fragments: BTreeMap<FragmentKey<A>, FragmentPorts>,
+    /// `REFUSALS`.
+    pub refusals: BTreeMap<A, Refusals>,
+}
+
+impl<A: Ord> FamilyTables<A> {
+    fn new() -> Self {
+        Self {
+            frontends: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+        }
+    }
+
+    /// The rows of one of the flow tables.
+    pub const fn rows(&self, table: Table) -> &BTreeMap<Tuple<A>, Flow<A>> {
+        match table {
+            Table::Confirmed => &self.flows,
+            Table::HalfOpen => &self.half_open,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn rows_mut(&mut self, table: Table) -> &mut BTreeMap<Tuple<A>, Flow<A>> {
+        match table {
+            Table::Confirmed => &mut self.flows,
+            Table::HalfOpen => &mut self.half_open,
+        }
+    }
 }
 
 /// All maps.
@@ -35,8 +70,14 @@ pub struct World {
     pub slots: BTreeMap<u32, u32>,
     /// `CONFIG`.
     pub config: NodeConfig,
+    /// `DEVICES`.
+    pub devices: BTreeMap<u32, Device>,
+    /// `SNAT_CURSORS`.
+    pub cursors: BTreeMap<u32, u32>,
     /// How many rows each of the flow maps holds.
     pub flow_capacity: usize,
+    /// The time.
+    pub now: Ticks,
     pub(super) entropy: Cell<u32>,
 }
 
@@ -47,16 +88,8 @@ impl Default for World {
         let v6 = |text: &str| AddrV6::new(text.parse().expect("an IPv6 address"));
         let v4 = |text: &str| AddrV4::new(text.parse().expect("an IPv4 address"));
         Self {
-            v4: FamilyTables {
-                frontends: [].into(),
-                backends: [].into(),
-                flows: [].into(),
-            },
-            v6: FamilyTables {
-                frontends: [].into(),
-                backends: [].into(),
-                flows: [].into(),
-            },
+            v4: FamilyTables::new(),
+            v6: FamilyTables::new(),
             services: [].into(),
             slots: [].into(),
             config: NodeConfig {
@@ -74,7 +107,10 @@ impl Default for World {
                     cluster_mask: v6("ffff:ffff:ffff::"),
                 },
             },
+            devices: [].into(),
+            cursors: [].into(),
             flow_capacity: 1 << 16,
+            now: Ticks::new(1000),
             entropy: Cell::new(1),
         }
     }

@@ -6,6 +6,7 @@ use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::Counter;
+use proxy_user::datapath::features::Features;
 use proxy_user::datapath::hook::{Framing, Hook};
 use proxy_user::datapath::object::{self, Loaded, Options};
 use proxy_user::datapath::pins::{PINNED_MAPS, Pins};
@@ -84,6 +85,7 @@ impl Lab {
             pins: pins.clone(),
             max_flows: MAX_FLOWS,
             log_decisions: false,
+            features: Features::probe_used().expect("the kernel answers"),
         })?;
         product.kernel.configure(&services::config())?;
         let ops = services::ops(services);

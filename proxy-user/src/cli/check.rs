@@ -54,7 +54,7 @@ struct Row {
 pub fn run(check: &Check) -> Result<()> {
     let features = Features::probe()?;
     let supported = features.require();
-    let costs = supported.is_ok().then(costs).transpose();
+    let costs = supported.is_ok().then(|| costs(&features)).transpose();
     let (programs, loaded) = match costs {
         Ok(programs) => (programs.unwrap_or_default(), Ok(())),
         Err(error) => (Vec::new(), Err(add_hint(error))),

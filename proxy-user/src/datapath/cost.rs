@@ -1,6 +1,7 @@
 //! What the verifier of this kernel makes of the programs.
 
 use crate::datapath::bpf::verify;
+use crate::datapath::features::Features;
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::object::{self, program};
 use anyhow::{Context as _, Result};
@@ -29,12 +30,14 @@ pub struct Cost {
 ///
 /// # Errors
 /// A program that this kernel refuses, with the verifier's words.
-pub fn costs() -> Result<Vec<Cost>> {
-    let mut programs = object::load_unpinned()?;
+pub fn costs(features: &Features) -> Result<Vec<Cost>> {
+    let mut programs = object::load_unpinned(features)?;
     let linked = linked(&programs)?;
     let all = Framing::ALL
         .into_iter()
-        .flat_map(|framing| Hook::ALL.map(|hook| (hook, framing)));
+        .flat_map(|framing| Hook::ALL.map(|hook| (hook, framing)))
+        // The same program as elsewhere.
+        .filter(|place| *place != (Hook::Egress, Framing::Port));
     let costs = all.map(|(hook, framing)| {
         let name = hook.program(framing);
         let program = program(&mut programs, hook, framing)?;

@@ -33,6 +33,8 @@ pub enum Feature {
     ChecksumIpv6,
     /// Source addresses from bpf_fib_lookup.
     SourceLookup,
+    /// A clock that is cheap to read.
+    CoarseClock,
     /// Walking over a map inside of a program.
     MapIteration,
     /// An error of choice from a cgroup hook.
@@ -56,7 +58,7 @@ pub enum Without {
 
 impl Feature {
     /// All, those that can't be missed first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Btf,
         Self::TcPrograms,
         Self::LruHash,
@@ -64,6 +66,7 @@ impl Feature {
         Self::Tcx,
         Self::ChecksumIpv6,
         Self::SourceLookup,
+        Self::CoarseClock,
         Self::MapIteration,
         Self::ReturnValue,
         Self::SocketIterators,
@@ -80,6 +83,7 @@ impl Feature {
             Self::Tcx => "tcx links",
             Self::ChecksumIpv6 => "BPF_F_IPV6",
             Self::SourceLookup => "BPF_FIB_LOOKUP_SRC",
+            Self::CoarseClock => "bpf_ktime_get_coarse_ns",
             Self::MapIteration => "bpf_for_each_map_elem",
             Self::ReturnValue => "bpf_set_retval",
             Self::SocketIterators => "socket iterators",
@@ -97,6 +101,7 @@ impl Feature {
             Self::Tcx => "6.6",
             Self::ChecksumIpv6 => "6.16 and back-ports",
             Self::SourceLookup => "6.7 and back-ports",
+            Self::CoarseClock => "5.11",
             Self::MapIteration => "5.13",
             Self::ReturnValue => "6.1",
             Self::SocketIterators => "5.9",
@@ -113,8 +118,9 @@ impl Feature {
         match self {
             Self::Btf | Self::TcPrograms | Self::LruHash | Self::RingBuffer => Without::Refuse,
             Self::Tcx => Without::Instead("filters of a clsact qdisc"),
+            Self::SourceLookup => Without::Instead("the address of the device"),
+            Self::CoarseClock => Without::Instead("bpf_ktime_get_ns"),
             Self::ChecksumIpv6
-            | Self::SourceLookup
             | Self::MapIteration
             | Self::ReturnValue
             | Self::SocketIterators
@@ -226,6 +232,9 @@ fn probe(feature: Feature) -> Result<bool> {
         Feature::Tcx => has_tcx()?,
         Feature::ChecksumIpv6 => helpers()? & CHECKSUM_IPV6 != 0,
         Feature::SourceLookup => helpers()? & SOURCE_LOOKUP != 0,
+        Feature::CoarseClock => {
+            is_helper_supported(program, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?
+        }
         Feature::MapIteration => {
             is_helper_supported(program, BpfHelper::BPF_FUNC_for_each_map_elem)?
         }

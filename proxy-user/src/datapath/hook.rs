@@ -31,6 +31,8 @@ impl Hook {
         match (self, framing) {
             (Self::Ingress, Framing::Ethernet) => "ferrule_ingress",
             (Self::Egress, Framing::Ethernet) => "ferrule_egress",
+            (Self::Ingress, Framing::Port) => "ferrule_ingr_br",
+            (Self::Egress, Framing::Port) => "ferrule_egress",
             (Self::Ingress, Framing::Ip) => "ferrule_ingr_l3",
             (Self::Egress, Framing::Ip) => "ferrule_egr_l3",
         }
@@ -65,15 +67,17 @@ pub struct Device {
 /// The header with which the packets of a device begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Ethernet: devices of hardware, veths, bridges, VLANs, VXLAN.
+    /// Ethernet: devices of hardware, veths, VLANs, VXLAN.
     Ethernet,
+    /// Ethernet, at a port of a bridge: what is switched there does not cross the stack by itself.
+    Port,
     /// IP itself: tun, WireGuard, ipip, sit.
     Ip,
 }
 
 impl Framing {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Ethernet, Self::Ip];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Ethernet, Self::Port, Self::Ip];
 }
 
 /// Whether the programs belong on a device.

@@ -1,6 +1,7 @@
 //! The BPF object: loaded, with the maps of an earlier run where they fit.
 
 use crate::datapath::bpf::Row;
+use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
@@ -22,10 +23,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fe
 pub struct Options {
     /// Where maps and links are pinned.
     pub pins: Pins,
-    /// Rows in each of the two flow maps.
+    /// Rows in each of the two maps of confirmed flows; half as many are half open.
     pub max_flows: u32,
     /// Whether the programs log every decision (aya-log); not even a branch when off.
     pub log_decisions: bool,
+    /// What the kernel has.
+    pub features: Features,
 }
 
 /// A loaded object.
@@ -113,23 +116,41 @@ fn load_object(options: &Options) -> Result<Ebpf> {
     } else {
         LOG_OFF
     };
-    load_with(Some(&options.pins), level, options.max_flows)
+    load_with(
+        Some(&options.pins),
+        level,
+        options.max_flows,
+        &options.features,
+    )
 }
 
 /// The object with maps of its own, which end with it: to look at, not to use.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_unpinned() -> Result<Ebpf> {
+pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
     const FEW: u32 = 1024;
-    load_with(None, LOG_OFF, FEW)
+    load_with(None, LOG_OFF, FEW, features)
 }
 
-fn load_with(pins: Option<&Pins>, log_level: u8, max_flows: u32) -> Result<Ebpf> {
+fn load_with(
+    pins: Option<&Pins>,
+    log_level: u8,
+    max_flows: u32,
+    features: &Features,
+) -> Result<Ebpf> {
+    let [tells_source, has_coarse_clock] =
+        [Feature::SourceLookup, Feature::CoarseClock].map(|it| u8::from(features.has(it)));
+    let logs = u8::from(log_level != LOG_OFF);
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &log_level, true);
-    for name in FLOW_MAPS {
-        loader.map_max_entries(name, max_flows);
+    loader.override_global("LOG_DECISIONS", &logs, true);
+    loader.override_global("SOURCE_LOOKUP", &tells_source, true);
+    loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
+    for name in PINNED_MAPS {
+        if let Some(rows) = flow_rows(name, max_flows) {
+            loader.map_max_entries(name, rows);
+        }
     }
     if let Some(pins) = pins {
         for name in PINNED_MAPS {
@@ -147,7 +168,17 @@ pub fn parse() -> Result<aya_obj::Object> {
     aya_obj::Object::parse(OBJECT).context("parsing the BPF object")
 }
 
-const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+/// Rows of a flow map, if it is one.
+fn flow_rows(name: &str, max_flows: u32) -> Option<u32> {
+    match name {
+        "FLOWS_V4" | "FLOWS_V6" => Some(max_flows),
+        "HALF_OPEN_V4" | "HALF_OPEN_V6" => Some((max_flows / 2).max(FEWEST_HALF_OPEN)),
+        _ => None,
+    }
+}
+
+/// Each CPU sets some rows aside.
+const FEWEST_HALF_OPEN: u32 = 1024;
 /// Below all of aya_log's levels.
 const LOG_OFF: u8 = 0;
 
@@ -196,11 +227,7 @@ fn shape_of(map: &MapInfo) -> Result<Shape, MapError> {
 }
 
 fn wanted_shape(map: &aya_obj::Map, name: &str, max_flows: u32) -> Shape {
-    let entries = if FLOW_MAPS.contains(&name) {
-        max_flows
-    } else {
-        map.max_entries()
-    };
+    let entries = flow_rows(name, max_flows).unwrap_or(map.max_entries());
     (
         map.map_type(),
         map.key_size(),

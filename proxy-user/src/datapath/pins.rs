@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The maps that outlive the agent.
-pub const PINNED_MAPS: [&str; 10] = [
+pub const PINNED_MAPS: [&str; 18] = [
     "CONFIG",
     "COUNTERS",
     "FRONTENDS_V4",
@@ -22,6 +22,14 @@ pub const PINNED_MAPS: [&str; 10] = [
     "BACKENDS_V6",
     "FLOWS_V4",
     "FLOWS_V6",
+    "HALF_OPEN_V4",
+    "HALF_OPEN_V6",
+    "FRAGMENTS_V4",
+    "FRAGMENTS_V6",
+    "REFUSALS_V4",
+    "REFUSALS_V6",
+    "SNAT_CURSORS",
+    "DEVICES",
 ];
 
 /// Paths below one mount of bpffs.

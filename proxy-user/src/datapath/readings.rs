@@ -16,7 +16,7 @@ pub struct Readings {
     pub passed: BTreeMap<String, u64>,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// The two flow tables.
+    /// The flow tables.
     pub flows: Vec<FlowFill>,
 }
 
@@ -52,6 +52,8 @@ pub fn read(pins: &Pins) -> Result<Option<Readings>> {
         flows: vec![
             fill::<AddrV4>(pins, "FLOWS_V4")?,
             fill::<AddrV6>(pins, "FLOWS_V6")?,
+            fill::<AddrV4>(pins, "HALF_OPEN_V4")?,
+            fill::<AddrV6>(pins, "HALF_OPEN_V6")?,
         ],
     }))
 }

@@ -5,6 +5,7 @@
 use aya::Ebpf;
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, TcAttachType};
+use proxy_user::datapath::features::Features;
 use proxy_user::datapath::hook::{Framing, Hook};
 use proxy_user::datapath::object::{self, Options, program};
 use proxy_user::datapath::pins::Pins;
@@ -31,6 +32,7 @@ impl Foreign {
             pins: pins.clone(),
             max_flows: 1024,
             log_decisions: false,
+            features: Features::probe_used().expect("the kernel answers"),
         };
         let loaded = object::load(&options).expect("the programs load");
         Self {

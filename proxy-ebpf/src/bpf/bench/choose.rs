@@ -17,24 +17,29 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 static HASHED_SLOTS: HashMap<[u32; 2], [u32; 2], 1048576, ON_DEMAND> = HashMap::new();
 
 #[classifier]
-fn choose_nothing(_context: TcContext) -> i32 {
-    choose(|_| Some(<Maps as Kernel<AddrV4>>::random_below(&Maps, 1)))
+fn choose_nothing(context: TcContext) -> i32 {
+    choose(|_| {
+        Some(<Maps as Kernel<AddrV4>>::random_below(
+            &Maps::new(&context),
+            1,
+        ))
+    })
 }
 
 #[classifier]
-fn choose_regions(_context: TcContext) -> i32 {
+fn choose_regions(context: TcContext) -> i32 {
     choose(|service| {
-        let backend = by_region(&Maps, service)?;
+        let backend = by_region(&Maps::new(&context), service)?;
         Some(backend.port.be().into())
     })
 }
 
 #[classifier]
-fn choose_hashed(_context: TcContext) -> i32 {
+fn choose_hashed(context: TcContext) -> i32 {
     choose(|service| {
         // SAFETY: nobody writes while the benchmark measures.
         let [backends, _] = *unsafe { HASHED_SLOTS.get([service, 0]) }?;
-        let slot = 1 + <Maps as Kernel<AddrV4>>::random_below(&Maps, backends);
+        let slot = 1 + <Maps as Kernel<AddrV4>>::random_below(&Maps::new(&context), backends);
         // SAFETY: as above.
         let [_, port] = *unsafe { HASHED_SLOTS.get([service, slot]) }?;
         Some(port)

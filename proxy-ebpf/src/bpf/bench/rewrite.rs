@@ -7,34 +7,40 @@ use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use bytemuck::Zeroable as _;
-use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Verdict};
+use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Ticks, Verdict};
 use proxy_ebpf::nat::{self, Translation};
 use proxy_ebpf::packet::Packet;
 use proxy_ebpf::parse;
 
 #[classifier]
 fn rewrite_direct(context: TcContext) -> i32 {
-    rewrite(&mut EthernetSkb::new(&context))
+    rewrite(&context, &mut EthernetSkb::new(&context))
 }
 
 #[classifier]
 fn rewrite_copied(context: TcContext) -> i32 {
-    rewrite(&mut Copied::new(&context))
+    rewrite(&context, &mut Copied::new(&context))
 }
 
 /// Gives the packet another destination; any will do, and so will any deltas.
 #[inline(always)]
-fn rewrite<P: Packet>(packet: &mut P) -> i32 {
+fn rewrite<P: Packet>(context: &TcContext, packet: &mut P) -> i32 {
     let Ok(headers) = parse::ipv4(packet) else {
         return FAILED;
     };
     let backend = (AddrV4::from_be(0x0100_f40a), Port::new(8080));
     let mut to = headers.tuple;
     (to.dst, to.dport) = backend;
-    let flow = Flow::new(FlowRole::Dnat, &to, (0x1234, 0x5678), BackendRef::zeroed());
+    let flow = Flow::new(
+        FlowRole::Dnat,
+        &to,
+        (0x1234, 0x5678),
+        BackendRef::zeroed(),
+        Ticks::new(0),
+    );
     match nat::apply(packet, &headers, &Translation::known(&flow)) {
         Ok(()) => {
-            Maps.count(Ok(Verdict::Established));
+            Maps::new(context).count(Ok(Verdict::Established));
             DONE
         }
         Err(_) => FAILED,

@@ -5,7 +5,7 @@ use crate::bpf::maps::Maps;
 use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Tuple};
+use proxy_common::{AddrV4, AddrV6, DropReason, Flow, Port, Proto, Table, Tuple};
 use proxy_ebpf::checksum;
 use proxy_ebpf::kernel::Kernel;
 use proxy_ebpf::packet::{Packet, Part, Zero};
@@ -46,7 +46,8 @@ fn v4(context: &TcContext) -> Option<Result<(), DropReason>> {
     let packet = headers::<Ipv4>(context)?;
     let ([src, dst], [sport, dport]) = (packet.addresses, packet.ports);
     let key = Tuple::new(Proto::Tcp, (src, sport), (dst, dport));
-    let flow: &Flow<AddrV4> = Maps.flow(&key)?;
+    let maps = Maps::new(context);
+    let flow: &Flow<AddrV4> = maps.flow(Table::Confirmed, &key)?;
     packet.checksum = checksum::adjusted(packet.checksum, flow.address_delta);
     packet.addresses = [flow.src, flow.dst];
     packet.ports = [flow.sport, flow.dport];
@@ -63,7 +64,8 @@ fn v6(context: &TcContext) -> Option<Result<(), DropReason>> {
     let packet = headers::<Ipv6>(context)?;
     let ([src, dst], [sport, dport]) = (packet.addresses, packet.ports);
     let key = Tuple::new(Proto::Tcp, (src, sport), (dst, dport));
-    let flow: &Flow<AddrV6> = Maps.flow(&key)?;
+    let maps = Maps::new(context);
+    let flow: &Flow<AddrV6> = maps.flow(Table::Confirmed, &key)?;
     packet.ports = [flow.sport, flow.dport];
     let addresses = [flow.src, flow.dst];
     let deltas = (flow.address_delta, flow.port_delta);

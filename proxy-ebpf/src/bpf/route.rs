@@ -1,0 +1,154 @@
+//! What the kernel knows beside the maps: routes, sockets, the time.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC,
+    bpf_fib_lookup as Lookup, bpf_sock_tuple as SocketTuple,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release,
+    bpf_skc_lookup_tcp,
+};
+use proxy_common::{AddrV4, AddrV6, Proto, Ticks, Tuple};
+use proxy_ebpf::kernel::{Question, Route, Way};
+
+/// Whether the kernel tells source addresses; set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+static SOURCE_LOOKUP: Global<u8> = Global::new(0);
+/// Whether it has a clock that is cheap to read; the same.
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: Global<u8> = Global::new(0);
+
+/// How the kernel's structures hold addresses of a family.
+pub(crate) trait Routed: Sized {
+    /// AF_INET or AF_INET6.
+    const FAMILY: u8;
+    /// Bytes of a socket's addresses and ports.
+    const SOCKET_TUPLE: u32;
+    fn put(lookup: &mut Lookup, src: Self, dst: Self);
+    fn source(lookup: &Lookup) -> Self;
+    fn answer(tuple: &Tuple<Self>) -> SocketTuple;
+}
+
+/// Asks for the way of a packet that has come in by the device.
+#[inline(always)]
+pub(crate) fn ask<A: Routed + Copy>(skb: *mut __sk_buff, question: &Question<A>) -> Route<A> {
+    // SAFETY: integers and unions of integers, for which all zero is valid.
+    let mut lookup: Lookup = unsafe { core::mem::zeroed() };
+    lookup.family = A::FAMILY;
+    lookup.ifindex = question.device;
+    A::put(&mut lookup, question.src, question.dst);
+    let tells_source = SOURCE_LOOKUP.load() != 0;
+    let flags = if tells_source { BPF_FIB_LOOKUP_SRC } else { 0 };
+    let size = size_of::<Lookup>() as i32;
+    // SAFETY: valid context; `lookup` lives on our stack and has this size.
+    let code = unsafe { bpf_fib_lookup(skb.cast(), &mut lookup, size, flags) };
+    Route {
+        way: way(code),
+        device: lookup.ifindex,
+        src: A::source(&lookup),
+    }
+}
+
+#[inline(always)]
+const fn way(code: i64) -> Way {
+    const OUT: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+    const HERE: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
+    match code {
+        OUT | NO_NEIGHBOUR | TOO_LONG => Way::Out,
+        HERE => Way::Here,
+        _ => Way::Nowhere,
+    }
+}
+
+/// Looks for a socket that would get the answers to packets of this tuple.
+#[inline(always)]
+pub(crate) fn has_socket<A: Routed>(skb: *mut __sk_buff, tuple: &Tuple<A>, proto: Proto) -> bool {
+    let mut key = A::answer(tuple);
+    let netns = BPF_F_CURRENT_NETNS as u64;
+    // SAFETY: valid context; `key` lives on our stack and has this size.
+    let socket = unsafe {
+        match proto {
+            Proto::Tcp => bpf_skc_lookup_tcp(skb.cast(), &mut key, A::SOCKET_TUPLE, netns, 0),
+            Proto::Udp => bpf_sk_lookup_udp(skb.cast(), &mut key, A::SOCKET_TUPLE, netns, 0),
+        }
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: non-null, and released once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    true
+}
+
+/// The time, as rows have it.
+#[inline(always)]
+pub(crate) fn now() -> Ticks {
+    let nanoseconds = if COARSE_CLOCK.load() != 0 {
+        // SAFETY: the helper has no arguments and no conditions.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_ktime_get_ns() }
+    };
+    Ticks::of_nanoseconds(nanoseconds)
+}
+
+impl Routed for AddrV4 {
+    const FAMILY: u8 = 2;
+    const SOCKET_TUPLE: u32 = 12;
+
+    #[inline(always)]
+    fn put(lookup: &mut Lookup, src: Self, dst: Self) {
+        lookup.__bindgen_anon_3.ipv4_src = src.be();
+        lookup.__bindgen_anon_4.ipv4_dst = dst.be();
+    }
+
+    #[inline(always)]
+    fn source(lookup: &Lookup) -> Self {
+        // SAFETY: any bits are a valid integer.
+        Self::from_be(unsafe { lookup.__bindgen_anon_3.ipv4_src })
+    }
+
+    #[inline(always)]
+    fn answer(tuple: &Tuple<Self>) -> SocketTuple {
+        // SAFETY: integers and unions of integers, for which all zero is valid.
+        let mut key: SocketTuple = unsafe { core::mem::zeroed() };
+        key.__bindgen_anon_1.ipv4.saddr = tuple.dst.be();
+        key.__bindgen_anon_1.ipv4.daddr = tuple.src.be();
+        key.__bindgen_anon_1.ipv4.sport = tuple.dport.be();
+        key.__bindgen_anon_1.ipv4.dport = tuple.sport.be();
+        key
+    }
+}
+
+impl Routed for AddrV6 {
+    const FAMILY: u8 = 10;
+    const SOCKET_TUPLE: u32 = 36;
+
+    #[inline(always)]
+    fn put(lookup: &mut Lookup, src: Self, dst: Self) {
+        lookup.__bindgen_anon_3.ipv6_src = src.be();
+        lookup.__bindgen_anon_4.ipv6_dst = dst.be();
+    }
+
+    #[inline(always)]
+    fn source(lookup: &Lookup) -> Self {
+        // SAFETY: any bits are valid integers.
+        Self::from_be(unsafe { lookup.__bindgen_anon_3.ipv6_src })
+    }
+
+    #[inline(always)]
+    fn answer(tuple: &Tuple<Self>) -> SocketTuple {
+        // SAFETY: integers and unions of integers, for which all zero is valid.
+        let mut key: SocketTuple = unsafe { core::mem::zeroed() };
+        key.__bindgen_anon_1.ipv6.saddr = tuple.dst.be();
+        key.__bindgen_anon_1.ipv6.daddr = tuple.src.be();
+        key.__bindgen_anon_1.ipv6.sport = tuple.dport.be();
+        key.__bindgen_anon_1.ipv6.dport = tuple.sport.be();
+        key
+    }
+}

@@ -1,0 +1,258 @@
+//! A new flow: what its packets are to become, and the rows that make them so.
+//!
+//! The row that an answer will find is inserted first: it reserves the tuple between the edges, and no
+//! packet is sent whose answer could not be translated.
+
+use crate::checksum::{self, Delta};
+use crate::family::Family;
+use crate::kernel::{Kernel, NotInserted};
+use crate::snat;
+use bytemuck::Zeroable as _;
+use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Table, Tuple};
+
+/// Source ports that are tried between the edges, where only flows from one client port to one backend
+/// meet.
+const PROBES: u32 = 3;
+
+/// What the packets of a new flow are to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan<A> {
+    /// Their new addresses and ports.
+    pub to: Tuple<A>,
+    /// What the new addresses add to checksums.
+    pub address_delta: u32,
+    /// Who answers.
+    pub backend: BackendRef,
+    /// Whether the client must be masked.
+    pub masked: bool,
+    /// Whether the client's row exists already: a first packet has come again, or goes elsewhere now.
+    pub renews: bool,
+    /// The device at whose hook the packet is.
+    pub device: u32,
+}
+
+impl<A: Family> Plan<A> {
+    /// Nothing is decided yet.
+    #[inline(always)]
+    pub fn new(original: Tuple<A>, device: u32) -> Self {
+        Self {
+            to: original,
+            address_delta: 0,
+            backend: BackendRef::zeroed(),
+            masked: false,
+            renews: false,
+            device,
+        }
+    }
+
+    /// What addresses and ports add to checksums when packets become what is planned.
+    #[inline(always)]
+    pub fn deltas(&self, from: &Tuple<A>) -> (u32, u32) {
+        let ports = Delta::default()
+            .replace(from.sport.be().into(), self.to.sport.be().into())
+            .replace(from.dport.be().into(), self.to.dport.be().into());
+        (self.address_delta, ports.folded())
+    }
+}
+
+/// Makes the rows of a new connection; its packets may get another source port than planned.
+#[inline(always)]
+pub fn open<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    reserve(kernel, original, plan)?;
+    if plan.masked && !is_masked(kernel, &plan.to) {
+        let between = plan.to;
+        store(kernel, FlowRole::SnatPending, &between, plan)?;
+    }
+    store_or_join(kernel, original, plan)
+}
+
+/// Finds a source port for the plan with which the answer's tuple is free, first the client's own.
+#[inline(always)]
+fn reserve<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    for _ in 0..PROBES {
+        match insert_reply(kernel, FlowRole::UnDnat, original, plan) {
+            Ok(()) => return Ok(()),
+            Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
+            Err(NotInserted::Exists) => plan.to.sport = snat::random_port(kernel)?,
+        }
+    }
+    Err(DropReason::PortsExhausted)
+}
+
+/// Whether the flow has its masked source already, and the way back from there: a first packet that
+/// comes again must not get another one.
+#[inline(never)]
+fn is_masked<A: Family, K: Kernel<A>>(kernel: &mut K, between: &Tuple<A>) -> bool {
+    if has_twins(kernel, Table::Confirmed, between) {
+        return true;
+    }
+    kernel.remove_flow(Table::Confirmed, between);
+    has_twins(kernel, Table::HalfOpen, between)
+}
+
+#[inline(always)]
+fn has_twins<A: Family, K: Kernel<A>>(kernel: &K, table: Table, between: &Tuple<A>) -> bool {
+    let Some(flow) = kernel.flow(table, between) else {
+        return false;
+    };
+    if !flow.has_role(FlowRole::Snat) {
+        return false;
+    }
+    let twin = flow.twin(between);
+    kernel.flow(table, &twin).is_some()
+}
+
+/// Inserts the row that turns replies to the planned packets into replies to `original`, unless they
+/// belong to another flow. A row that leads to the same place, or has ended, is replaced.
+#[inline(always)]
+pub fn insert_reply<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    role: FlowRole,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), NotInserted> {
+    insert_half_open(kernel, role, original, plan)?;
+    // Now that nobody else can begin a flow here: has one been confirmed?
+    supersede(kernel, original, plan)
+}
+
+/// A function of its own to the verifier too: the stack it needs is needed for this call only.
+#[inline(never)]
+fn insert_half_open<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    role: FlowRole,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), NotInserted> {
+    let key = plan.to.reversed();
+    let known = kernel.flow(Table::HalfOpen, &key);
+    let exists = known.is_some();
+    // Looked for first: an insertion that fails may have pushed another row out.
+    if known.is_some_and(|known| !yields(known, original)) {
+        return Err(NotInserted::Exists);
+    }
+    let (addresses, ports) = plan.deltas(original);
+    // The way back, and a sum does not know source from destination.
+    let deltas = (checksum::negated(addresses), checksum::negated(ports));
+    let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
+    row.device = device_of(role, plan);
+    if exists {
+        kernel.replace_flow(Table::HalfOpen, &key, &row)
+    } else {
+        kernel.insert_flow(Table::HalfOpen, &key, &row)
+    }
+}
+
+/// Takes the place of a confirmed flow that has ended; makes room for one that has not.
+#[inline(never)]
+fn supersede<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), NotInserted> {
+    let key = plan.to.reversed();
+    let Some(known) = kernel.flow(Table::Confirmed, &key) else {
+        return Ok(());
+    };
+    if !yields(known, original) {
+        kernel.remove_flow(Table::HalfOpen, &key);
+        return Err(NotInserted::Exists);
+    }
+    let there = known.twin(&key);
+    kernel.remove_flow(Table::Confirmed, &there);
+    kernel.remove_flow(Table::Confirmed, &key);
+    Ok(())
+}
+
+/// Whether the row of an answer may be replaced by one for `original`.
+#[inline(always)]
+fn yields<A: Family>(known: &Flow<A>, original: &Tuple<A>) -> bool {
+    known.is_closing() || known.answers(original)
+}
+
+/// Inserts the row that turns packets of one tuple into the planned ones, in the place of an earlier one
+/// unless the plan is for a flow that was not there. See [`insert_half_open`].
+#[inline(never)]
+fn insert<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    role: FlowRole,
+    from: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), NotInserted> {
+    let mut row = Flow::new(
+        role,
+        &plan.to,
+        plan.deltas(from),
+        plan.backend,
+        kernel.now(),
+    );
+    row.device = device_of(role, plan);
+    if role as u16 != FlowRole::Dnat as u16 || plan.renews {
+        kernel.replace_flow(Table::HalfOpen, from, &row)
+    } else {
+        kernel.insert_flow(Table::HalfOpen, from, &row)
+    }
+}
+
+/// Inserts or overwrites the row that turns packets of one tuple into the planned ones.
+#[inline(always)]
+pub fn store<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    role: FlowRole,
+    from: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), DropReason> {
+    insert(kernel, role, from, plan).map_err(|_| DropReason::FlowTableFull)
+}
+
+/// The same for a client's first packet, unless another CPU has just done so with another packet of the
+/// same socket: then its plan holds.
+#[inline(always)]
+fn store_or_join<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    match insert(kernel, FlowRole::Dnat, original, plan) {
+        Ok(()) => Ok(()),
+        Err(NotInserted::Full) => Err(DropReason::FlowTableFull),
+        Err(NotInserted::Exists) => {
+            join(kernel, original, plan);
+            Ok(())
+        }
+    }
+}
+
+/// Makes the plan of whoever was first ours, and takes back what we had reserved.
+#[inline(never)]
+fn join<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>, plan: &mut Plan<A>) {
+    let reserved = plan.to.reversed();
+    let Some(first) = kernel.flow(Table::HalfOpen, original) else {
+        return;
+    };
+    plan.to = first.target(original);
+    plan.address_delta = first.address_delta;
+    if plan.to.reversed() != reserved {
+        kernel.remove_flow(Table::HalfOpen, &reserved);
+    }
+}
+
+#[inline(always)]
+const fn device_of<A>(role: FlowRole, plan: &Plan<A>) -> u32 {
+    match role {
+        FlowRole::HostDnat | FlowRole::HostUnDnat => plan.device,
+        FlowRole::Dnat
+        | FlowRole::UnDnat
+        | FlowRole::SnatPending
+        | FlowRole::Snat
+        | FlowRole::UnSnat => 0,
+    }
+}
