@@ -2,13 +2,13 @@
 //! ingress hook on the way out, so all is done at egress, and undone where the answer comes in.
 
 use crate::family::Family;
-use crate::kernel::{Kernel, Question, Way};
+use crate::kernel::{Kernel, Way};
 use crate::open::Plan;
 use crate::packet::{Hooked, Redirect};
 use crate::parse::Headers;
 use crate::{DropReason, Verdict, service, snat};
 use bytemuck::Zeroable as _;
-use proxy_common::{Device, FlowRole, Mac, Proto, Table, Tuple};
+use proxy_common::{Device, FlowRole, Hook, Mac, Proto, Table, Tuple};
 
 /// Loopback is the first device of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -58,11 +58,7 @@ fn choose_source<A: Family, K: Kernel<A>>(
     kernel: &K,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let route = kernel.route(&Question {
-        src: A::zeroed(),
-        dst: plan.to.dst,
-        device: plan.device,
-    });
+    let route = kernel.route(&A::zeroed(), &plan.to.dst, plan.device);
     match route.way {
         Way::Nowhere => return Err(DropReason::NoRoute),
         Way::Here => return Ok(()),
@@ -71,43 +67,61 @@ fn choose_source<A: Family, K: Kernel<A>>(
     let device = kernel.device(route.device);
     if route.src.can_mask() {
         plan.to.src = route.src;
-    } else if let Some(address) = device.map(A::of_device).filter(|it| it.can_mask()) {
+    } else if let Some(address) = device.map(A::of_device).filter(A::can_mask) {
         plan.to.src = address;
     }
     Ok(())
 }
 
-/// A translated packet of a known flow goes where it has to.
-#[inline(never)]
+/// A translated packet of a known flow of a process goes where it has to: at egress it is on its way
+/// there, at ingress it is an answer.
+#[inline(always)]
 pub fn pass<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
-    key: &Tuple<A>,
+    headers: &Headers<A>,
     table: Table,
+    hook: Hook,
 ) -> Result<(), DropReason> {
-    let Some(flow) = kernel.flow(table, key) else {
-        return Ok(());
-    };
-    if flow.is_answer() {
-        arrive(packet, kernel, flow.device)
-    } else {
-        leave(packet, kernel, &flow.target(key))
+    match hook {
+        Hook::Ingress => arrive(packet, kernel, headers, table),
+        Hook::Egress => leave_again(packet, kernel, headers, table),
     }
 }
 
-/// Sends a translated packet where its new destination is.
 #[inline(never)]
-pub fn leave<A: Family, P: Hooked, K: Kernel<A>>(
+fn leave_again<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
-    to: &Tuple<A>,
+    headers: &Headers<A>,
+    table: Table,
+) -> Result<(), DropReason> {
+    match kernel.flow(table, &headers.tuple) {
+        Some(flow) => leave(packet, kernel, &flow.src, &flow.dst),
+        None => Ok(()),
+    }
+}
+
+/// The first packet of a process's flow goes where it is planned to go.
+#[inline(never)]
+pub fn leave_first<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &K,
+    plan: &Plan<A>,
+) -> Result<(), DropReason> {
+    leave(packet, kernel, &plan.to.src, &plan.to.dst)
+}
+
+/// Sends a translated packet where its new destination is.
+#[inline(always)]
+fn leave<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &K,
+    src: &A,
+    dst: &A,
 ) -> Result<(), DropReason> {
     let device = packet.device();
-    let route = kernel.route(&Question {
-        src: to.src,
-        dst: to.dst,
-        device,
-    });
+    let route = kernel.route(src, dst, device);
     match route.way {
         Way::Nowhere => Err(DropReason::NoRoute),
         Way::Here if device == LOOPBACK => Ok(()),
@@ -118,7 +132,7 @@ pub fn leave<A: Family, P: Hooked, K: Kernel<A>>(
         }),
         Way::Out => packet.redirect(Redirect::Out {
             device: route.device,
-            is_bare: kernel.device(route.device).is_some_and(|it| it.is_bare()),
+            is_bare: kernel.device(route.device).is_some_and(Device::is_bare),
         }),
     }
 }
@@ -129,8 +143,12 @@ pub fn leave<A: Family, P: Hooked, K: Kernel<A>>(
 fn arrive<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
-    device: u32,
+    headers: &Headers<A>,
+    table: Table,
 ) -> Result<(), DropReason> {
+    let device = kernel
+        .flow(table, &headers.tuple)
+        .map_or(0, |flow| flow.device);
     if packet.device() == device {
         return Ok(());
     }

@@ -1,9 +1,10 @@
 //! What the kernel tells us: maps and randomness.
 
 use crate::Fate;
+use crate::open::Plan;
 use proxy_common::{
-    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, NodeConfig, Proto,
-    Refusals, ServiceWord, Table, Ticks, Tuple,
+    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, NodeConfig, Refusals,
+    ServiceWord, Table, Ticks, Tuple,
 };
 
 /// Why a row was not inserted.
@@ -17,17 +18,6 @@ pub enum NotInserted {
 
 /// Rows of `SNAT_CURSORS`; a power of two.
 pub const CURSORS: u32 = 4096;
-
-/// What routing is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question<A> {
-    /// Source of the packet; zero: still to be chosen.
-    pub src: A,
-    /// Where it goes.
-    pub dst: A,
-    /// The device at whose hook the packet is.
-    pub device: u32,
-}
 
 /// What routing answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,15 +109,20 @@ pub trait Kernel<A> {
     /// Replaces it; other CPUs may do so at the same time.
     fn put_cursor(&mut self, index: u32, cursor: u32);
 
+    /// Does something with a plan that lies beside the stack, whose content is that of an earlier one.
+    /// `None` without memory; not to be nested.
+    fn with_plan<R>(&mut self, work: impl FnOnce(&mut Self, &mut Plan<A>) -> R) -> Option<R>;
+
     /// The row of `DEVICES` for an interface.
     fn device(&self, index: u32) -> Option<&Device>;
 
-    /// Where a packet goes next, as far as routing tells.
-    fn route(&self, question: &Question<A>) -> Route<A>;
+    /// Where a packet from `src` (zero: still to be chosen) to `dst` goes next that is at a hook of this
+    /// device, as far as routing tells.
+    fn route(&self, src: &A, dst: &A, device: u32) -> Route<A>;
 
     /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
     /// to that source.
-    fn has_socket(&self, tuple: &Tuple<A>, proto: Proto) -> bool;
+    fn has_socket(&self, tuple: &Tuple<A>) -> bool;
 
     /// The time.
     fn now(&self) -> Ticks;

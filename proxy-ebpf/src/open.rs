@@ -10,12 +10,9 @@ use crate::snat;
 use bytemuck::Zeroable as _;
 use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Table, Tuple};
 
-/// Source ports that are tried between the edges, where only flows from one client port to one backend
-/// meet.
-const PROBES: u32 = 3;
-
 /// What the packets of a new flow are to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Plan<A> {
     /// Their new addresses and ports.
     pub to: Tuple<A>,
@@ -27,6 +24,8 @@ pub struct Plan<A> {
     pub masked: bool,
     /// Whether the client's row exists already: a first packet has come again, or goes elsewhere now.
     pub renews: bool,
+    /// Whether a process of this node is the client.
+    pub is_host: bool,
     /// The device at whose hook the packet is.
     pub device: u32,
 }
@@ -34,15 +33,14 @@ pub struct Plan<A> {
 impl<A: Family> Plan<A> {
     /// Nothing is decided yet.
     #[inline(always)]
-    pub fn new(original: Tuple<A>, device: u32) -> Self {
-        Self {
-            to: original,
-            address_delta: 0,
-            backend: BackendRef::zeroed(),
-            masked: false,
-            renews: false,
-            device,
-        }
+    pub fn begin(&mut self, original: &Tuple<A>, device: u32, is_host: bool) {
+        self.to = *original;
+        self.address_delta = 0;
+        self.backend = BackendRef::zeroed();
+        self.masked = false;
+        self.renews = false;
+        self.is_host = is_host;
+        self.device = device;
     }
 
     /// What addresses and ports add to checksums when packets become what is planned.
@@ -70,21 +68,33 @@ pub fn open<A: Family, K: Kernel<A>>(
     store_or_join(kernel, original, plan)
 }
 
-/// Finds a source port for the plan with which the answer's tuple is free, first the client's own.
+/// Reserves the answer's tuple: with the client's own port unless another of its flows has it, which then
+/// leads to the same backend through another frontend.
 #[inline(always)]
 fn reserve<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     original: &Tuple<A>,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    for _ in 0..PROBES {
-        match insert_reply(kernel, FlowRole::UnDnat, original, plan) {
-            Ok(()) => return Ok(()),
-            Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
-            Err(NotInserted::Exists) => plan.to.sport = snat::random_port(kernel)?,
-        }
+    if clashes(kernel, original, plan) {
+        plan.to.sport = snat::random_port(kernel)?;
     }
-    Err(DropReason::PortsExhausted)
+    match insert_reply(kernel, FlowRole::UnDnat, original, plan) {
+        Ok(()) => Ok(()),
+        Err(NotInserted::Full) => Err(DropReason::FlowTableFull),
+        Err(NotInserted::Exists) => Err(DropReason::PortsExhausted),
+    }
+}
+
+/// Whether answers to the planned packets are those of another flow.
+#[inline(never)]
+fn clashes<A: Family, K: Kernel<A>>(kernel: &K, original: &Tuple<A>, plan: &Plan<A>) -> bool {
+    let answer = plan.to.reversed();
+    let others = |table| {
+        let known = kernel.flow(table, &answer);
+        known.is_some_and(|known| !yields(known, original))
+    };
+    others(Table::HalfOpen) || others(Table::Confirmed)
 }
 
 /// Whether the flow has its masked source already, and the way back from there: a first packet that
@@ -143,7 +153,7 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     // The way back, and a sum does not know source from destination.
     let deltas = (checksum::negated(addresses), checksum::negated(ports));
     let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
-    row.device = device_of(role, plan);
+    row.device = if plan.is_host { plan.device } else { 0 };
     if exists {
         kernel.replace_flow(Table::HalfOpen, &key, &row)
     } else {
@@ -194,7 +204,7 @@ fn insert<A: Family, K: Kernel<A>>(
         plan.backend,
         kernel.now(),
     );
-    row.device = device_of(role, plan);
+    row.device = if plan.is_host { plan.device } else { 0 };
     if role as u16 != FlowRole::Dnat as u16 || plan.renews {
         kernel.replace_flow(Table::HalfOpen, from, &row)
     } else {
@@ -202,9 +212,24 @@ fn insert<A: Family, K: Kernel<A>>(
     }
 }
 
+/// Makes the client's row of a flow that gets its source at egress.
+#[inline(always)]
+pub fn store_at_egress<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), DropReason> {
+    let role = if plan.is_host {
+        FlowRole::HostDnat
+    } else {
+        FlowRole::Snat
+    };
+    store(kernel, role, original, plan)
+}
+
 /// Inserts or overwrites the row that turns packets of one tuple into the planned ones.
 #[inline(always)]
-pub fn store<A: Family, K: Kernel<A>>(
+fn store<A: Family, K: Kernel<A>>(
     kernel: &mut K,
     role: FlowRole,
     from: &Tuple<A>,
@@ -242,17 +267,5 @@ fn join<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>, plan: &mut
     plan.address_delta = first.address_delta;
     if plan.to.reversed() != reserved {
         kernel.remove_flow(Table::HalfOpen, &reserved);
-    }
-}
-
-#[inline(always)]
-const fn device_of<A>(role: FlowRole, plan: &Plan<A>) -> u32 {
-    match role {
-        FlowRole::HostDnat | FlowRole::HostUnDnat => plan.device,
-        FlowRole::Dnat
-        | FlowRole::UnDnat
-        | FlowRole::SnatPending
-        | FlowRole::Snat
-        | FlowRole::UnSnat => 0,
     }
 }

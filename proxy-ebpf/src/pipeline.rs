@@ -70,13 +70,19 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
         }
         if flow::carries(kernel, flow, headers) {
             let passage = translate(packet, headers, flow, kernel.now())?;
-            return finish(packet, kernel, headers, Table::Confirmed, passage);
+            return finish(
+                packet,
+                kernel,
+                headers,
+                (Table::Confirmed, Hook::Ingress),
+                passage,
+            );
         }
     }
     let frontend = service::find(kernel, headers.proto, &headers.tuple);
     let flow = kernel.flow(Table::HalfOpen, &headers.tuple);
     if flow.is_some_and(|flow| flow::carries_half_open(kernel, flow, headers)) {
-        return known_half_open(packet, kernel, headers, Hook::Ingress);
+        return known_half_open::<A, P, K, true>(packet, kernel, headers);
     }
     match frontend {
         None => Ok(Verdict::NotService),
@@ -94,15 +100,29 @@ fn first_packet<A: Family, P: Hooked, K: Kernel<A>>(
     headers: &Headers<A>,
     frontend: u64,
 ) -> Fate {
-    let mut plan = Plan::new(headers.tuple, packet.device());
     let frontend = Frontend::from_word(frontend);
-    flow::take_up(kernel, &headers.tuple, &mut plan);
-    service::choose(kernel, frontend, &mut plan)?;
+    let fate = kernel.with_plan(|kernel, plan| {
+        plan.begin(&headers.tuple, packet.device(), false);
+        open_at_ingress(packet, kernel, headers, frontend, plan)
+    });
+    fate.unwrap_or(Err(DropReason::FlowTableFull))
+}
+
+#[inline(always)]
+fn open_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+    frontend: Frontend,
+    plan: &mut Plan<A>,
+) -> Fate {
+    flow::take_up(kernel, &headers.tuple, plan);
+    service::choose(kernel, frontend, plan)?;
     if frontend.is_external() && !plan.masked {
-        plan.masked = !service::comes_back(kernel, &plan, &headers.tuple.src);
+        plan.masked = !service::comes_back(kernel, plan, &headers.tuple.src);
     }
-    open::open(kernel, &headers.tuple, &mut plan)?;
-    nat::apply_first(packet, headers, &plan)?;
+    open::open(kernel, &headers.tuple, plan)?;
+    nat::apply_first(packet, headers, plan)?;
     Ok(Verdict::Created)
 }
 
@@ -121,11 +141,17 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             return Ok(Verdict::NotService);
         }
         let passage = translate(packet, headers, flow, kernel.now())?;
-        return finish(packet, kernel, headers, Table::Confirmed, passage);
+        return finish(
+            packet,
+            kernel,
+            headers,
+            (Table::Confirmed, Hook::Egress),
+            passage,
+        );
     }
     let role = match kernel.flow(Table::HalfOpen, &headers.tuple) {
         Some(flow) if flow.has_role(FlowRole::SnatPending) => FlowRole::Snat,
-        Some(_) => return known_half_open(packet, kernel, headers, Hook::Egress),
+        Some(_) => return known_half_open::<A, P, K, false>(packet, kernel, headers),
         None => match host_needs(packet, kernel, headers) {
             Ok(role) => role,
             Err(verdict) => return Ok(verdict),
@@ -153,21 +179,32 @@ fn first_packet_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
     headers: &Headers<A>,
     role: FlowRole,
 ) -> Fate {
+    let fate = kernel.with_plan(|kernel, plan| {
+        let is_host = role == FlowRole::HostDnat;
+        plan.begin(&headers.tuple, packet.device(), is_host);
+        open_at_egress(packet, kernel, headers, plan)
+    });
+    fate.unwrap_or(Err(DropReason::FlowTableFull))
+}
+
+#[inline(always)]
+fn open_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+    plan: &mut Plan<A>,
+) -> Fate {
     let original = &headers.tuple;
-    let mut plan = Plan::new(headers.tuple, packet.device());
-    let is_host = role == FlowRole::HostDnat;
-    let answer = if is_host {
-        host::plan(kernel, headers.proto, &mut plan)?;
-        FlowRole::HostUnDnat
+    if plan.is_host {
+        host::plan(kernel, headers.proto, plan)?;
     } else {
-        snat::plan(kernel, original, &mut plan)?;
-        FlowRole::UnSnat
-    };
-    snat::reserve(kernel, answer, original, headers.proto, &mut plan)?;
-    open::store(kernel, role, original, &plan)?;
-    nat::apply_first(packet, headers, &plan)?;
-    if is_host {
-        host::leave(packet, kernel, &plan.to)?;
+        snat::plan(kernel, original, plan)?;
+    }
+    snat::reserve(kernel, original, plan)?;
+    open::store_at_egress(kernel, original, plan)?;
+    nat::apply_first(packet, headers, plan)?;
+    if plan.is_host {
+        host::leave_first(packet, kernel, plan)?;
         return Ok(Verdict::Created);
     }
     Ok(Verdict::Masked)
@@ -209,26 +246,30 @@ fn finish<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
-    table: Table,
+    (table, hook): (Table, Hook),
     passage: Passage,
 ) -> Fate {
     if passage.is_news {
         flow::note(kernel, table, headers);
     }
     if passage.device != 0 {
-        host::pass(packet, kernel, &headers.tuple, table)?;
+        host::pass(packet, kernel, headers, table, hook)?;
     }
     Ok(Verdict::Established)
 }
 
 /// See [`first_packet`].
 #[inline(never)]
-fn known_half_open<A: Family, P: Hooked, K: Kernel<A>>(
+fn known_half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
-    hook: Hook,
 ) -> Fate {
+    let hook = if IS_INGRESS {
+        Hook::Ingress
+    } else {
+        Hook::Egress
+    };
     let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
         return Ok(Verdict::NotService);
     };
@@ -241,7 +282,7 @@ fn known_half_open<A: Family, P: Hooked, K: Kernel<A>>(
     }
     let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
     let passage = translate(packet, headers, flow, kernel.now())?;
-    let fate = finish(packet, kernel, headers, Table::HalfOpen, passage)?;
+    let fate = finish(packet, kernel, headers, (Table::HalfOpen, hook), passage)?;
     if is_answer && !is_answered {
         flow::answer(kernel, &headers.tuple);
     }

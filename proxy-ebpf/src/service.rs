@@ -1,7 +1,7 @@
 //! Frontend to backend: which one answers, and whether it must be masked.
 
 use crate::family::Family;
-use crate::kernel::{Kernel, Question, Way};
+use crate::kernel::{Kernel, Way};
 use crate::open::Plan;
 use proxy_common::{
     Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
@@ -120,11 +120,7 @@ pub fn comes_back<A: Family, K: Kernel<A>>(kernel: &K, plan: &Plan<A>, client: &
 /// The device by which packets leave; [`NOWHERE`] if they don't, or if routing does not tell.
 #[inline(never)]
 fn way_out<A: Family, K: Kernel<A>>(kernel: &K, src: &A, dst: &A, device: u32) -> u32 {
-    let route = kernel.route(&Question {
-        src: *src,
-        dst: *dst,
-        device,
-    });
+    let route = kernel.route(src, dst, device);
     match route.way {
         Way::Out => route.device,
         Way::Here | Way::Nowhere => NOWHERE,

@@ -1,12 +1,11 @@
 //! Source addresses and ports for flows that this node must stand in for.
 
 use crate::family::Family;
-use crate::kernel::{CURSORS, Kernel, NotInserted, Question, Way};
+use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
 use crate::open::{self, Plan};
-use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Proto, Table, Tuple};
+use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Table, Tuple};
 
-/// Source ports that are looked at for one packet; the next packet of the flow goes on where this one
-/// ended.
+/// Source ports that are looked at for one packet.
 const PROBES: u32 = 64;
 
 /// Plans the masking of a flow; one that only wants another port keeps its address.
@@ -30,19 +29,14 @@ fn choose_address<A: Family, K: Kernel<A>>(
     kernel: &K,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let question = Question {
-        src: A::zeroed(),
-        dst: plan.to.dst,
-        device: plan.device,
-    };
-    let route = kernel.route(&question);
+    let route = kernel.route(&A::zeroed(), &plan.to.dst, plan.device);
     let device = kernel.device(plan.device);
     let index = device.map_or(plan.device, |device| device.routed_as);
     if route.way == Way::Out && route.device == index && route.src.can_mask() {
         plan.to.src = route.src;
         return Ok(());
     }
-    if let Some(address) = device.map(A::of_device).filter(|it| it.can_mask()) {
+    if let Some(address) = device.map(A::of_device).filter(A::can_mask) {
         plan.to.src = address;
         return Ok(());
     }
@@ -55,41 +49,104 @@ fn choose_address<A: Family, K: Kernel<A>>(
 /// node has, and inserts the row for the answer.
 ///
 /// The client's own port comes first if it is of the range (a process of this node, whose port it is,
-/// gets another one); then one at random, so that ports can't be foretold; then, where they are scarce,
-/// all in order.
+/// gets another one), else one at random, so that ports can't be foretold; then those that follow. Where
+/// one packet does not find any, the next one towards the same destination goes on.
 #[inline(always)]
 pub fn reserve<A: Family, K: Kernel<A>>(
     kernel: &mut K,
-    role: FlowRole,
     original: &Tuple<A>,
-    proto: Proto,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     plan.address_delta = A::address_delta(original, &plan.to);
-    let keeps = plan.to.src != original.src && in_range(kernel, original.sport);
-    if !keeps {
+    prefer(kernel, original, plan)?;
+    if !is_free(kernel, &plan.to) {
+        take_turn(kernel, plan)?;
+        if has_socket(kernel, &plan.to) {
+            return Err(DropReason::PortsExhausted);
+        }
+    }
+    let role = if plan.is_host {
+        FlowRole::HostUnDnat
+    } else {
+        FlowRole::UnSnat
+    };
+    match open::insert_reply(kernel, role, original, plan) {
+        Ok(()) => Ok(()),
+        Err(NotInserted::Full) => Err(DropReason::FlowTableFull),
+        Err(NotInserted::Exists) => Err(DropReason::PortsExhausted),
+    }
+}
+
+/// Plans the source port that would be best.
+#[inline(never)]
+fn prefer<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let is_own = plan.to.src == original.src;
+    if is_own || !in_range(kernel, original.sport) {
         plan.to.sport = random_port(kernel)?;
     }
-    for is_second in [false, true] {
-        if is_second {
-            next_free_port(kernel, plan)?;
+    Ok(())
+}
+
+/// Plans the next source port, of those towards the same destination, that no flow has. Where one packet
+/// does not come to any the next one goes on.
+///
+/// A function of its own to the verifier too: the stack it needs is needed for this call only.
+#[inline(never)]
+fn take_turn<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let config = kernel.config().ok_or(DropReason::PortsExhausted)?;
+    let (first, ports) = range(config);
+    let cursor = cursor_index(&plan.to);
+    let next = kernel.cursor(cursor);
+    let mut answer = plan.to.reversed();
+    for probe in 0..PROBES {
+        // From the start each time: what one turn leaves to the next is more work for the verifier.
+        let offset = next.wrapping_add(probe);
+        if offset >= ports {
+            kernel.put_cursor(cursor, 0);
+            return Err(DropReason::PortsExhausted);
         }
-        if has_socket(kernel, &plan.to, proto) {
-            continue;
-        }
-        match open::insert_reply(kernel, role, original, plan) {
-            Ok(()) => return Ok(()),
-            Err(NotInserted::Full) => return Err(DropReason::FlowTableFull),
-            Err(NotInserted::Exists) => {}
+        answer.dport = Port::new(first.wrapping_add(offset as u16));
+        if has_no_flow(kernel, &answer) {
+            plan.to.sport = answer.dport;
+            kernel.put_cursor(cursor, offset + 1);
+            return Ok(());
         }
     }
+    kernel.put_cursor(cursor, next.wrapping_add(PROBES));
     Err(DropReason::PortsExhausted)
 }
 
-/// See [`next_free_port`].
+/// Destinations may share a cursor: they then look for ports elsewhere than they would.
+#[inline(always)]
+fn cursor_index<A: Family>(to: &Tuple<A>) -> u32 {
+    to.dst.scattered(to.dport.be().into()) >> (32 - CURSORS.trailing_zeros())
+}
+
+/// Whether nobody gets the answers to packets of this tuple.
 #[inline(never)]
-fn has_socket<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>, proto: Proto) -> bool {
-    kernel.has_socket(tuple, proto)
+fn is_free<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
+    let answer = tuple.reversed();
+    has_no_flow(kernel, &answer) && !kernel.has_socket(tuple)
+}
+
+/// Whether no flow that has not ended gets answers of this tuple.
+#[inline(always)]
+fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, answer: &Tuple<A>) -> bool {
+    let has_none = |table| kernel.flow(table, answer).is_none_or(Flow::is_closing);
+    has_none(Table::HalfOpen) && has_none(Table::Confirmed)
+}
+
+/// See [`take_turn`].
+#[inline(never)]
+fn has_socket<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
+    kernel.has_socket(tuple)
 }
 
 /// A port of the range.
@@ -97,50 +154,8 @@ fn has_socket<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>, proto: Prot
 pub fn random_port<A: Family, K: Kernel<A>>(kernel: &K) -> Result<Port, DropReason> {
     let config = kernel.config().ok_or(DropReason::PortsExhausted)?;
     let (first, ports) = range(config);
-    Ok(Port::new(
-        first.wrapping_add(kernel.random_below(ports) as u16),
-    ))
-}
-
-/// Makes the next port that no flow towards the plan's destination has the planned one.
-///
-/// A function of its own to the verifier too: the stack it needs is needed for this call only.
-#[inline(never)]
-fn next_free_port<A: Family, K: Kernel<A>>(
-    kernel: &mut K,
-    plan: &mut Plan<A>,
-) -> Result<(), DropReason> {
-    let config = kernel.config().ok_or(DropReason::PortsExhausted)?;
-    let (first, ports) = range(config);
-    let mut answer = plan.to.reversed();
-    let scattered = answer.src.scattered(answer.sport.be().into());
-    let index = scattered >> (32 - CURSORS.trailing_zeros());
-    let start = kernel.cursor(index);
-    for probe in 1..=PROBES {
-        // From the start each time: what one turn leaves to the next is more work for the verifier.
-        let offset = start.wrapping_add(probe);
-        let offset = if offset < ports {
-            offset
-        } else {
-            offset.wrapping_sub(ports)
-        };
-        answer.dport = Port::new(first.wrapping_add(offset as u16));
-        if offset < ports && is_free(kernel, &answer) {
-            plan.to.sport = answer.dport;
-            kernel.put_cursor(index, offset);
-            return Ok(());
-        }
-    }
-    let next = start.wrapping_add(PROBES);
-    kernel.put_cursor(index, if next < ports { next } else { 0 });
-    Err(DropReason::PortsExhausted)
-}
-
-/// Whether no flow that has not ended gets answers of this tuple.
-#[inline(always)]
-fn is_free<A: Family, K: Kernel<A>>(kernel: &K, answer: &Tuple<A>) -> bool {
-    let free = |table| kernel.flow(table, answer).is_none_or(Flow::is_closing);
-    free(Table::HalfOpen) && free(Table::Confirmed)
+    let offset = kernel.random_below(ports) as u16;
+    Ok(Port::new(first.wrapping_add(offset)))
 }
 
 /// Whether a port is one that masked flows use.

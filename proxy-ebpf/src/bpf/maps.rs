@@ -10,10 +10,11 @@ use aya_ebpf::programs::TcContext;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
     AddrV4, AddrV6, Backend, Counter, Device, Flow, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, NodeConfig, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
+    FrontendKey, NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
-use proxy_ebpf::kernel::{CURSORS, Kernel, NotInserted, Question, Route};
+use proxy_ebpf::kernel::{CURSORS, Kernel, NotInserted, Route};
+use proxy_ebpf::open::Plan;
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const EEXIST: i32 = -17;
@@ -55,6 +56,11 @@ static SNAT_CURSORS: Array<u32, { CURSORS as usize }> = Array::new();
 #[btf_map]
 static DEVICES: HashMap<u32, Device, 16384, ON_DEMAND> = HashMap::new();
 
+#[btf_map]
+static PLAN_V4: PerCpuArray<Plan<AddrV4>, 1> = PerCpuArray::new();
+#[btf_map]
+static PLAN_V6: PerCpuArray<Plan<AddrV6>, 1> = PerCpuArray::new();
+
 /// Whether what becomes of packets is logged; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
 static LOG_DECISIONS: Global<u8> = Global::new(0);
@@ -85,7 +91,7 @@ impl Maps {
 }
 
 macro_rules! kernel_of_family {
-    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $frontends:ident, $backends:ident, $fragments:ident, $refusals:ident, $log:ident) => {
+    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $frontends:ident, $backends:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
         /// A function of its own to the verifier too: its stack is not needed otherwise.
         #[inline(never)]
         fn $log(maps: &Maps, tuple: &Tuple<$addr>, counter: u32) {
@@ -234,19 +240,31 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
+            fn with_plan<R>(
+                &mut self,
+                work: impl FnOnce(&mut Self, &mut Plan<$addr>) -> R,
+            ) -> Option<R> {
+                let plan = $plans.get_ptr_mut(0)?;
+                // SAFETY: non-null, aligned and of this size by the map's definition; any bytes that
+                // the program has written are a valid Plan, and so are zeros. The row is this CPU's
+                // own, a tc program does not interrupt itself, and nobody nests.
+                Some(work(self, unsafe { &mut *plan }))
+            }
+
+            #[inline(always)]
             fn device(&self, index: u32) -> Option<&Device> {
                 // SAFETY: as for flows.
                 unsafe { DEVICES.get(&index) }
             }
 
             #[inline(always)]
-            fn route(&self, question: &Question<$addr>) -> Route<$addr> {
-                route::ask(self.skb, question)
+            fn route(&self, src: &$addr, dst: &$addr, device: u32) -> Route<$addr> {
+                route::ask(self.skb, src, dst, device)
             }
 
             #[inline(always)]
-            fn has_socket(&self, tuple: &Tuple<$addr>, proto: Proto) -> bool {
-                route::has_socket(self.skb, tuple, proto)
+            fn has_socket(&self, tuple: &Tuple<$addr>) -> bool {
+                route::has_socket(self.skb, tuple)
             }
 
             #[inline(always)]
@@ -279,6 +297,7 @@ kernel_of_family!(
     BACKENDS_V4,
     FRAGMENTS_V4,
     REFUSALS_V4,
+    PLAN_V4,
     log_v4
 );
 kernel_of_family!(
@@ -290,6 +309,7 @@ kernel_of_family!(
     BACKENDS_V6,
     FRAGMENTS_V6,
     REFUSALS_V6,
+    PLAN_V6,
     log_v6
 );
 

@@ -10,8 +10,9 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release,
     bpf_skc_lookup_tcp,
 };
-use proxy_common::{AddrV4, AddrV6, Proto, Ticks, Tuple};
-use proxy_ebpf::kernel::{Question, Route, Way};
+use core::mem::MaybeUninit;
+use proxy_common::{AddrV4, AddrV6, Address, Proto, Ticks, Tuple};
+use proxy_ebpf::kernel::{Route, Way};
 
 /// Whether the kernel tells source addresses; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
@@ -20,34 +21,57 @@ static SOURCE_LOOKUP: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static COARSE_CLOCK: Global<u8> = Global::new(0);
 
+/// Memory of zeros, word by word: for a structure of zeros the compiler calls memset, which is a loop
+/// over bytes.
+struct Zeros<const WORDS: usize>([MaybeUninit<u64>; WORDS]);
+
+impl<const WORDS: usize> Zeros<WORDS> {
+    #[inline(always)]
+    fn new() -> Self {
+        let mut zeros = Self([const { MaybeUninit::uninit() }; WORDS]);
+        for word in &mut zeros.0 {
+            // SAFETY: a valid place for a word. Volatile keeps the stores apart.
+            unsafe { word.as_mut_ptr().write_volatile(0) };
+        }
+        zeros
+    }
+
+    #[inline(always)]
+    fn words(&mut self) -> *mut u64 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
 /// How the kernel's structures hold addresses of a family.
-pub(crate) trait Routed: Sized {
+pub(crate) trait Routed: Address {
     /// AF_INET or AF_INET6.
     const FAMILY: u8;
     /// Bytes of a socket's addresses and ports.
     const SOCKET_TUPLE: u32;
-    fn put(lookup: &mut Lookup, src: Self, dst: Self);
+    fn put(lookup: &mut Lookup, src: &Self, dst: &Self);
     fn source(lookup: &Lookup) -> Self;
-    fn answer(tuple: &Tuple<Self>) -> SocketTuple;
+    /// Puts the tuple of an answer into a key.
+    fn put_answer(key: &mut SocketTuple, tuple: &Tuple<Self>);
 }
 
 /// Asks for the way of a packet that has come in by the device.
 #[inline(always)]
-pub(crate) fn ask<A: Routed + Copy>(skb: *mut __sk_buff, question: &Question<A>) -> Route<A> {
-    // SAFETY: integers and unions of integers, for which all zero is valid.
-    let mut lookup: Lookup = unsafe { core::mem::zeroed() };
+pub(crate) fn ask<A: Routed>(skb: *mut __sk_buff, src: &A, dst: &A, device: u32) -> Route<A> {
+    let mut zeros = Zeros::<{ size_of::<Lookup>() / 8 }>::new();
+    // SAFETY: of the same size, and aligned better; any bits are valid integers.
+    let lookup = unsafe { &mut *zeros.words().cast::<Lookup>() };
     lookup.family = A::FAMILY;
-    lookup.ifindex = question.device;
-    A::put(&mut lookup, question.src, question.dst);
+    lookup.ifindex = device;
+    A::put(lookup, src, dst);
     let tells_source = SOURCE_LOOKUP.load() != 0;
     let flags = if tells_source { BPF_FIB_LOOKUP_SRC } else { 0 };
     let size = size_of::<Lookup>() as i32;
     // SAFETY: valid context; `lookup` lives on our stack and has this size.
-    let code = unsafe { bpf_fib_lookup(skb.cast(), &mut lookup, size, flags) };
+    let code = unsafe { bpf_fib_lookup(skb.cast(), lookup, size, flags) };
     Route {
         way: way(code),
         device: lookup.ifindex,
-        src: A::source(&lookup),
+        src: A::source(lookup),
     }
 }
 
@@ -64,16 +88,21 @@ const fn way(code: i64) -> Way {
     }
 }
 
+const TCP: u32 = Proto::Tcp as u32;
+
 /// Looks for a socket that would get the answers to packets of this tuple.
 #[inline(always)]
-pub(crate) fn has_socket<A: Routed>(skb: *mut __sk_buff, tuple: &Tuple<A>, proto: Proto) -> bool {
-    let mut key = A::answer(tuple);
+pub(crate) fn has_socket<A: Routed>(skb: *mut __sk_buff, tuple: &Tuple<A>) -> bool {
+    let mut zeros = Zeros::<{ size_of::<SocketTuple>().div_ceil(8) }>::new();
+    // SAFETY: not smaller, and aligned better; any bits are valid integers.
+    let key = unsafe { &mut *zeros.words().cast::<SocketTuple>() };
+    A::put_answer(key, tuple);
     let netns = BPF_F_CURRENT_NETNS as u64;
     // SAFETY: valid context; `key` lives on our stack and has this size.
     let socket = unsafe {
-        match proto {
-            Proto::Tcp => bpf_skc_lookup_tcp(skb.cast(), &mut key, A::SOCKET_TUPLE, netns, 0),
-            Proto::Udp => bpf_sk_lookup_udp(skb.cast(), &mut key, A::SOCKET_TUPLE, netns, 0),
+        match tuple.proto_number() {
+            TCP => bpf_skc_lookup_tcp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0),
+            _ => bpf_sk_lookup_udp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0),
         }
     };
     if socket.is_null() {
@@ -102,7 +131,7 @@ impl Routed for AddrV4 {
     const SOCKET_TUPLE: u32 = 12;
 
     #[inline(always)]
-    fn put(lookup: &mut Lookup, src: Self, dst: Self) {
+    fn put(lookup: &mut Lookup, src: &Self, dst: &Self) {
         lookup.__bindgen_anon_3.ipv4_src = src.be();
         lookup.__bindgen_anon_4.ipv4_dst = dst.be();
     }
@@ -114,14 +143,11 @@ impl Routed for AddrV4 {
     }
 
     #[inline(always)]
-    fn answer(tuple: &Tuple<Self>) -> SocketTuple {
-        // SAFETY: integers and unions of integers, for which all zero is valid.
-        let mut key: SocketTuple = unsafe { core::mem::zeroed() };
+    fn put_answer(key: &mut SocketTuple, tuple: &Tuple<Self>) {
         key.__bindgen_anon_1.ipv4.saddr = tuple.dst.be();
         key.__bindgen_anon_1.ipv4.daddr = tuple.src.be();
         key.__bindgen_anon_1.ipv4.sport = tuple.dport.be();
         key.__bindgen_anon_1.ipv4.dport = tuple.sport.be();
-        key
     }
 }
 
@@ -130,7 +156,7 @@ impl Routed for AddrV6 {
     const SOCKET_TUPLE: u32 = 36;
 
     #[inline(always)]
-    fn put(lookup: &mut Lookup, src: Self, dst: Self) {
+    fn put(lookup: &mut Lookup, src: &Self, dst: &Self) {
         lookup.__bindgen_anon_3.ipv6_src = src.be();
         lookup.__bindgen_anon_4.ipv6_dst = dst.be();
     }
@@ -142,13 +168,10 @@ impl Routed for AddrV6 {
     }
 
     #[inline(always)]
-    fn answer(tuple: &Tuple<Self>) -> SocketTuple {
-        // SAFETY: integers and unions of integers, for which all zero is valid.
-        let mut key: SocketTuple = unsafe { core::mem::zeroed() };
+    fn put_answer(key: &mut SocketTuple, tuple: &Tuple<Self>) {
         key.__bindgen_anon_1.ipv6.saddr = tuple.dst.be();
         key.__bindgen_anon_1.ipv6.daddr = tuple.src.be();
         key.__bindgen_anon_1.ipv6.sport = tuple.dport.be();
         key.__bindgen_anon_1.ipv6.dport = tuple.sport.be();
-        key
     }
 }

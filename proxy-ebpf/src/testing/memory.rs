@@ -1,14 +1,15 @@
 //! The library's two traits in memory, and the fixture runner of the host.
 
 use crate::checksum;
-use crate::kernel::{Kernel, NotInserted, Question, Route, Way};
+use crate::kernel::{Kernel, NotInserted, Route, Way};
+use crate::open::Plan;
 use crate::packet::{Hooked, Packet, Part, Redirect, Zero};
 use crate::testing::{Fixture, Step, World};
 use crate::{DropReason, Fate, pipeline};
 use bytemuck::{Pod, Zeroable};
 use proxy_common::{
-    AddrV4, AddrV6, Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
-    Mac, NodeConfig, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
+    AddrV4, AddrV6, Backend, BackendRef, Device, Flow, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, Hook, Mac, NodeConfig, Port, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 use std::collections::BTreeMap;
 
@@ -205,12 +206,33 @@ macro_rules! kernel_in_memory {
                 self.cursors.insert(index, cursor);
             }
 
+            fn with_plan<R>(
+                &mut self,
+                work: impl FnOnce(&mut Self, &mut Plan<$addr>) -> R,
+            ) -> Option<R> {
+                // Whatever an earlier one has left must not matter.
+                let nonsense = (Zeroable::zeroed(), Port::new(1));
+                let mut plan = Plan {
+                    to: Tuple::new(Proto::Udp, nonsense, nonsense),
+                    address_delta: 1,
+                    backend: BackendRef {
+                        id: 1,
+                        generation: 1,
+                    },
+                    masked: true,
+                    renews: true,
+                    is_host: true,
+                    device: 7,
+                };
+                Some(work(self, &mut plan))
+            }
+
             fn device(&self, index: u32) -> Option<&Device> {
                 self.devices.get(&index)
             }
 
             /// As in a network namespace without routes.
-            fn route(&self, _question: &Question<$addr>) -> Route<$addr> {
+            fn route(&self, _src: &$addr, _dst: &$addr, _device: u32) -> Route<$addr> {
                 Route {
                     way: Way::Nowhere,
                     device: 0,
@@ -218,7 +240,7 @@ macro_rules! kernel_in_memory {
                 }
             }
 
-            fn has_socket(&self, _tuple: &Tuple<$addr>, _proto: Proto) -> bool {
+            fn has_socket(&self, _tuple: &Tuple<$addr>) -> bool {
                 false
             }
 
