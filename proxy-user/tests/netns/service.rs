@@ -74,11 +74,13 @@ fn a_pod_reaches_itself_through_its_service() {
     let mut stage = Stage::new(&[]);
     let itself = stage.web[0].clone();
     stage.set_backends(std::slice::from_ref(&itself));
-    let node = stage.cluster.node(1).addresses();
+    // What the node would choose for the pod: the address of the pod's device.
+    let plan = stage.cluster.node(1).plan();
+    let gateway = [plan.pod_v4(1).into(), plan.pod_v6(1).into()];
     for protocol in PROTOCOLS {
         for to in stage.cluster_ips() {
             expect_all(&itself, protocol, to, std::slice::from_ref(&itself), |_| {
-                family(node, to)
+                family(gateway, to)
             });
         }
     }
