@@ -4,14 +4,24 @@
 mod change;
 #[path = "netns/cleanup.rs"]
 mod cleanup;
+#[path = "netns/everywhere.rs"]
+mod everywhere;
 #[path = "netns/foreign.rs"]
 mod foreign;
+#[path = "netns/fragments.rs"]
+mod fragments;
+#[path = "netns/hops.rs"]
+mod hops;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/mtu.rs"]
+mod mtu;
 #[path = "netns/order.rs"]
 mod order;
 #[path = "netns/ports.rs"]
 mod ports;
+#[path = "netns/refused.rs"]
+mod refused;
 #[path = "netns/report.rs"]
 mod report;
 #[path = "netns/restart.rs"]

@@ -1,0 +1,41 @@
+//! What holds in all namespaces of a cluster, or is asked of them.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
+
+use crate::stage::Stage;
+use std::net::SocketAddr;
+use xtask::cluster::{Namespace, Node, Pod};
+
+/// Router, client, nodes and pods.
+pub(crate) fn everywhere(stage: &Stage) -> impl Iterator<Item = &Namespace> {
+    let cluster = &stage.cluster;
+    let nodes = cluster.nodes().iter();
+    let pods = nodes.clone().flat_map(Node::pods).map(Pod::namespace);
+    [cluster.router(), cluster.client().namespace()]
+        .into_iter()
+        .chain(nodes.map(Node::namespace))
+        .chain(pods)
+}
+
+/// Lets every host send as many ICMP errors as there is reason for.
+pub(crate) fn without_icmp_limits(stage: &Stage) {
+    for place in everywhere(stage) {
+        let write = || {
+            for name in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+                std::fs::write(format!("/proc/sys/net/{name}"), "0").unwrap();
+            }
+        };
+        place.run(write).unwrap();
+    }
+}
+
+/// Runs `ip` with words separated by single spaces; `family` is its flag.
+pub(crate) fn ip(place: &Namespace, family: &str, arguments: &str) -> String {
+    let words = std::iter::once(family).chain(arguments.split(' '));
+    let words: Vec<&str> = words.collect();
+    place.command("ip", &words).unwrap()
+}
+
+/// Where the pod answers directly, in the family of `to`.
+pub(crate) fn direct(pod: &Pod, to: SocketAddr) -> SocketAddr {
+    crate::ports::own(pod, crate::stage::TARGET, to)
+}
