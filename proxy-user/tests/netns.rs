@@ -2,6 +2,8 @@
 
 #[path = "netns/change.rs"]
 mod change;
+#[path = "netns/clash.rs"]
+mod clash;
 #[path = "netns/cleanup.rs"]
 mod cleanup;
 #[path = "netns/everywhere.rs"]
@@ -12,6 +14,8 @@ mod foreign;
 mod fragments;
 #[path = "netns/hops.rs"]
 mod hops;
+#[path = "netns/host.rs"]
+mod host;
 #[path = "netns/installed.rs"]
 mod installed;
 #[path = "netns/mtu.rs"]
@@ -20,16 +24,22 @@ mod mtu;
 mod order;
 #[path = "netns/ports.rs"]
 mod ports;
+#[path = "netns/race.rs"]
+mod race;
 #[path = "netns/refused.rs"]
 mod refused;
 #[path = "netns/report.rs"]
 mod report;
 #[path = "netns/restart.rs"]
 mod restart;
+#[path = "netns/rows.rs"]
+mod rows;
 #[path = "netns/service.rs"]
 mod service;
 #[path = "netns/shapes.rs"]
 mod shapes;
+#[path = "netns/snat.rs"]
+mod snat;
 #[path = "netns/stage.rs"]
 mod stage;
 #[path = "netns/tunnel.rs"]

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::stage::Stage;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use xtask::cluster::{Namespace, Node, Pod};
 
 /// Router, client, nodes and pods.
@@ -38,4 +38,16 @@ pub(crate) fn ip(place: &Namespace, family: &str, arguments: &str) -> String {
 /// Where the pod answers directly, in the family of `to`.
 pub(crate) fn direct(pod: &Pod, to: SocketAddr) -> SocketAddr {
     crate::ports::own(pod, crate::stage::TARGET, to)
+}
+
+/// The addresses by which others can reach a namespace.
+pub(crate) fn addresses(place: &Namespace) -> Vec<IpAddr> {
+    let arguments = ["-o", "address", "show", "scope", "global"];
+    let text = place.command("ip", &arguments).unwrap();
+    let words = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3));
+    words
+        .filter_map(|word| word.split('/').next()?.parse().ok())
+        .collect()
 }

@@ -35,7 +35,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub fn bind(namespace: &Namespace, kind: Type, from: SocketAddr) -> io::Result<Socket> {
     namespace.run(|| {
         let socket = Socket::new(Domain::for_address(from), kind, None)?;
-        socket.set_reuse_address(true)?;
+        // With it the kernel may choose a port that another such socket has.
+        socket.set_reuse_address(from.port() != 0)?;
         socket.bind(&from.into())?;
         Ok(socket)
     })?
