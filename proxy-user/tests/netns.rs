@@ -8,6 +8,8 @@ mod clash;
 mod cleanup;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
+#[path = "netns/flood.rs"]
+mod flood;
 #[path = "netns/foreign.rs"]
 mod foreign;
 #[path = "netns/fragments.rs"]
