@@ -44,6 +44,8 @@ mod shapes;
 mod snat;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/storm.rs"]
+mod storm;
 #[path = "netns/tunnel.rs"]
 mod tunnel;
 #[path = "netns/upkeep.rs"]

@@ -51,3 +51,14 @@ pub(crate) fn addresses(place: &Namespace) -> Vec<IpAddr> {
         .filter_map(|word| word.split('/').next()?.parse().ok())
         .collect()
 }
+
+/// Datagrams that sockets of a namespace had no room for.
+pub(crate) fn overflows(place: &Namespace) -> u64 {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let text = place.run(read).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut fields = names.split(' ').zip(numbers.split(' '));
+    let (_, number) = fields.find(|(name, _)| *name == "RcvbufErrors").unwrap();
+    number.parse().unwrap()
+}

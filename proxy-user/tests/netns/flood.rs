@@ -94,3 +94,25 @@ fn a_flood_of_half_open_connections_costs_no_established_one() {
     }
     stage.assert_undisturbed();
 }
+
+/// Fewer than the half-open flows that the tables hold.
+const FEW_PORTS: [&str; 2] = ["--snat-ports", "20000-23999"];
+
+#[test]
+fn a_flood_of_half_open_connections_does_not_use_up_the_ports_of_masked_ones() {
+    let mut stage = Stage::new(&FEW_PORTS);
+    lead_answers_away(&stage);
+    let far = stage.web[1].clone();
+    stage.set_backends(&[far]);
+    let client = stage.cluster.client().namespace();
+    let IpAddr::V4(node) = stage.cluster.node(1).addresses()[0] else {
+        panic!("IPv4 comes first");
+    };
+    let to = SocketAddrV4::new(node, NODE_PORT);
+    let sent = syn_flood(client, to, 0..ENOUGH, LIMIT).expect("it is sent");
+    assert!(sent > 4000, "{sent} sent");
+    for _ in 0..10 {
+        tcp_open(client, to.into(), PATIENCE).expect("a new connection finds a port");
+    }
+    stage.assert_undisturbed();
+}
