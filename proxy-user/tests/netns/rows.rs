@@ -31,32 +31,34 @@ pub(crate) struct Translation {
     pub(crate) target: Ends,
 }
 
-/// All rows of a node. Those of half-open flows may be in tables of their own.
+/// All rows of a node; none may be in both of a family's tables.
 pub(crate) fn rows(bpffs: &Path) -> BTreeMap<Ends, Translation> {
     let pins = Pins::new(bpffs);
-    let mut all = BTreeMap::new();
-    for table in ["FLOWS", "HALF_OPEN"] {
-        all.extend(table_rows::<AddrV4>(&pins, &format!("{table}_V4")));
-        all.extend(table_rows::<AddrV6>(&pins, &format!("{table}_V6")));
+    let mut all = table_rows::<AddrV4>(&pins, "FLOWS_V4");
+    for more in [
+        table_rows::<AddrV4>(&pins, "HALF_OPEN_V4"),
+        table_rows::<AddrV6>(&pins, "FLOWS_V6"),
+        table_rows::<AddrV6>(&pins, "HALF_OPEN_V6"),
+    ] {
+        for (key, row) in more {
+            assert_eq!(all.insert(key, row), None, "{key:?} is in two tables");
+        }
     }
     all
 }
 
-fn table_rows<A: Address>(pins: &Pins, name: &str) -> Vec<(Ends, Translation)>
+fn table_rows<A: Address>(pins: &Pins, name: &str) -> BTreeMap<Ends, Translation>
 where
     Row<Tuple<A>>: aya::Pod,
     Row<Flow<A>>: aya::Pod,
 {
-    let path = pins.map(name);
-    if !path.exists() {
-        return Vec::new();
-    }
-    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+    let data = MapData::from_pin(pins.map(name)).unwrap();
+    let map = Map::from_map_data(data).unwrap();
     let map: HashMap<_, Row<Tuple<A>>, Row<Flow<A>>> = map.try_into().unwrap();
     let rows = map.iter().map(Result::unwrap);
     rows.map(|(Row(key), Row(flow))| {
         let translation = Translation {
-            role: role(&flow),
+            role: flow.role().expect("a role"),
             target: ends(&flow.target(&key)),
         };
         (ends(&key), translation)
@@ -70,11 +72,4 @@ fn ends<A: Address>(tuple: &Tuple<A>) -> Ends {
         from: SocketAddr::new(tuple.src.ip(), tuple.sport.number()),
         to: SocketAddr::new(tuple.dst.ip(), tuple.dport.number()),
     }
-}
-
-fn role<A: Address>(flow: &Flow<A>) -> FlowRole {
-    use FlowRole::{Dnat, Snat, SnatPending, UnDnat, UnSnat};
-    let roles = [Dnat, UnDnat, SnatPending, Snat, UnSnat];
-    let role = roles.into_iter().find(|role| flow.has_role(*role));
-    role.expect("a role")
 }
