@@ -62,3 +62,12 @@ pub(crate) fn overflows(place: &Namespace) -> u64 {
     let (_, number) = fields.find(|(name, _)| *name == "RcvbufErrors").unwrap();
     number.parse().unwrap()
 }
+
+/// Packets that the machine's processors had no room for, from whatever device.
+pub(crate) fn backlog_overflows() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap();
+    let dropped = text.lines().map(|line| line.split(' ').nth(1).unwrap());
+    dropped
+        .map(|number| u64::from_str_radix(number, 16).unwrap())
+        .sum()
+}

@@ -13,7 +13,7 @@ const ESTABLISHED: usize = 1000;
 const SEGMENTS: u32 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
 /// What a slow machine sends in that time is still a flood: the tables are filled ten times.
-const ENOUGH: u32 = 100_000;
+const ENOUGH: u32 = 50_000;
 
 /// Answers to the sources of the flood come back to the client, which ignores them.
 fn lead_answers_away(stage: &Stage) {
