@@ -2,26 +2,50 @@
 
 #[path = "netns/change.rs"]
 mod change;
+#[path = "netns/clash.rs"]
+mod clash;
 #[path = "netns/cleanup.rs"]
 mod cleanup;
+#[path = "netns/everywhere.rs"]
+mod everywhere;
+#[path = "netns/flood.rs"]
+mod flood;
 #[path = "netns/foreign.rs"]
 mod foreign;
+#[path = "netns/fragments.rs"]
+mod fragments;
+#[path = "netns/hops.rs"]
+mod hops;
+#[path = "netns/host.rs"]
+mod host;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/mtu.rs"]
+mod mtu;
 #[path = "netns/order.rs"]
 mod order;
 #[path = "netns/ports.rs"]
 mod ports;
+#[path = "netns/race.rs"]
+mod race;
+#[path = "netns/refused.rs"]
+mod refused;
 #[path = "netns/report.rs"]
 mod report;
 #[path = "netns/restart.rs"]
 mod restart;
+#[path = "netns/rows.rs"]
+mod rows;
 #[path = "netns/service.rs"]
 mod service;
 #[path = "netns/shapes.rs"]
 mod shapes;
+#[path = "netns/snat.rs"]
+mod snat;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/storm.rs"]
+mod storm;
 #[path = "netns/tunnel.rs"]
 mod tunnel;
 #[path = "netns/upkeep.rs"]

@@ -6,7 +6,7 @@ use crate::tunnel::Tunnel;
 use xtask::traffic::tcp_transfer;
 
 /// Sends what node `from` has for the pods and the address of node `to` through the tunnel.
-fn route(stage: &Stage, from: u8, to: u8) {
+pub(crate) fn route(stage: &Stage, from: u8, to: u8) {
     let (node, plan) = (stage.cluster.node(from), stage.cluster.node(to).plan());
     let (v4, v6) = (plan.subnet_v4(2), plan.subnet_v6(2));
     let (pods_v4, pods_v6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());

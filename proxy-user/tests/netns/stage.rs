@@ -62,7 +62,7 @@ impl Stage {
             service,
             agents: vec![None, None, None],
             servers,
-            extra_args: [&FLOWS[..], extra_args].concat(),
+            extra_args: with_flows(extra_args),
             cluster,
         };
         (1..=3).for_each(|node| stage.spawn_agent(node));
@@ -168,6 +168,14 @@ impl Stage {
             0,
             "packets that conntrack calls INVALID"
         );
+    }
+}
+
+/// The stage's flow tables, unless others are asked for.
+fn with_flows(extra_args: &[&'static str]) -> Vec<&'static str> {
+    match extra_args.contains(&FLOWS[0]) {
+        true => extra_args.to_vec(),
+        false => [&FLOWS[..], extra_args].concat(),
     }
 }
 

@@ -1,10 +1,15 @@
 //! Clients: one question each, asked from inside a namespace.
 
+use super::bind;
 use crate::cluster::Namespace;
+use socket2::Type;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// So many bytes fit into the buffers of both sockets.
+const AT_ONCE: usize = 4096;
 
 /// What a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +64,28 @@ pub fn tcp_open(
 ) -> io::Result<Conversation> {
     let start = Instant::now();
     let stream = namespace.run(|| TcpStream::connect_timeout(&to, timeout))??;
+    converse(stream, start, timeout)
+}
+
+/// As [`tcp_open`], from an address and port of the caller's choice. Other connections may use the same
+/// port at the same time, to other peers.
+///
+/// # Errors
+/// As [`tcp_ask`]; `AddrInUse` when a connection of the same two ends exists.
+pub fn tcp_open_from(
+    namespace: &Namespace,
+    from: SocketAddr,
+    to: SocketAddr,
+    timeout: Duration,
+) -> io::Result<Conversation> {
+    let start = Instant::now();
+    let socket = bind(namespace, Type::STREAM, from)?;
+    socket.connect_timeout(&to.into(), timeout)?;
+    converse(socket.into(), start, timeout)
+}
+
+/// Reads who answered.
+fn converse(stream: TcpStream, start: Instant, timeout: Duration) -> io::Result<Conversation> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
@@ -70,32 +97,6 @@ pub fn tcp_open(
     }
     let answer = parse(&line, start.elapsed(), local_addr)?;
     Ok(Conversation { answer, stream })
-}
-
-/// Sends one datagram and waits for the answer; nothing is sent twice. The socket is connected, so
-/// an answer from another address than `to` is none, and ICMP errors are seen.
-///
-/// # Errors
-/// As [`tcp_ask`].
-pub fn udp_ask(namespace: &Namespace, to: SocketAddr, timeout: Duration) -> io::Result<Answer> {
-    const QUESTION: &[u8] = b"who are you?";
-    let any: SocketAddr = match to {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = namespace.run(|| UdpSocket::bind(any))??;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(timeout))?;
-    let start = Instant::now();
-    socket.send(QUESTION)?;
-    let mut buffer = [0; 1024];
-    let length = socket.recv(&mut buffer)?;
-    let text = String::from_utf8_lossy(&buffer[..length]);
-    let (line, echo) = text.split_once('\n').unwrap_or((&text, ""));
-    if echo.as_bytes() != QUESTION {
-        return Err(invalid("the datagram does not come back whole"));
-    }
-    parse(line, start.elapsed(), socket.local_addr()?)
 }
 
 /// Sends `bytes` bytes over one connection, reads them back and compares each.
@@ -132,16 +133,13 @@ impl Conversation {
     /// side closes, `InvalidData` when a byte comes back changed.
     pub fn echo(&mut self, bytes: &[u8]) -> io::Result<Duration> {
         let start = Instant::now();
-        let mut writer = self.stream.get_ref().try_clone()?;
-        // Both ways at once: the server stops reading while its answers are not read.
-        let back = thread::scope(|scope| {
-            let sent = scope.spawn(move || writer.write_all(bytes));
-            let mut back = vec![0; bytes.len()];
+        let mut back = vec![0; bytes.len()];
+        if bytes.len() <= AT_ONCE {
+            self.stream.get_ref().write_all(bytes)?;
             self.stream.read_exact(&mut back)?;
-            sent.join()
-                .map_err(|_| Error::other("the sending thread panicked"))??;
-            io::Result::Ok(back)
-        })?;
+        } else {
+            self.exchange(bytes, &mut back)?;
+        }
         match bytes
             .iter()
             .zip(&back)
@@ -151,10 +149,22 @@ impl Conversation {
             Some(place) => Err(invalid(&format!("byte {place} comes back changed"))),
         }
     }
+
+    /// Both ways at once: the server stops reading while its answers are not read.
+    fn exchange(&mut self, bytes: &[u8], back: &mut [u8]) -> io::Result<()> {
+        let mut writer = self.stream.get_ref().try_clone()?;
+        thread::scope(|scope| {
+            let sent = scope.spawn(move || writer.write_all(bytes));
+            self.stream.read_exact(back)?;
+            sent.join()
+                .map_err(|_| Error::other("the sending thread panicked"))?
+        })
+    }
 }
 
 /// Bytes in which a shift, a swap or a repetition shows: a multiplicative sequence, top byte only.
-fn pattern(length: usize) -> Vec<u8> {
+#[must_use]
+pub fn pattern(length: usize) -> Vec<u8> {
     let next = |word: &u32| Some(word.wrapping_mul(747_796_405).wrapping_add(2_891_336_453));
     std::iter::successors(Some(1), next)
         .map(|word| word.to_be_bytes()[0])
@@ -162,7 +172,7 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
-fn parse(line: &str, elapsed: Duration, local_addr: SocketAddr) -> io::Result<Answer> {
+pub(super) fn parse(line: &str, elapsed: Duration, local_addr: SocketAddr) -> io::Result<Answer> {
     let (server, source) = line
         .trim_end()
         .split_once(' ')
@@ -177,13 +187,14 @@ fn parse(line: &str, elapsed: Duration, local_addr: SocketAddr) -> io::Result<An
     })
 }
 
-fn invalid(message: &str) -> Error {
+pub(super) fn invalid(message: &str) -> Error {
     Error::new(ErrorKind::InvalidData, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn an_answer_names_the_server_and_the_source_it_saw() {

@@ -286,9 +286,9 @@ impl Guests {
     fn boot(&self, kernel: &Kernel) -> (Tally, Vec<Cost>) {
         let steps = plan::steps(kernel, &self.scope);
         if self.scope == Scope::All {
-            for (name, (major, minor)) in plan::left_out(kernel) {
+            for (name, why) in plan::left_out(kernel) {
                 let series = &kernel.series;
-                println!("{series:>5}       | left out: {name} (from {major}.{minor})");
+                println!("{series:>5}       | left out: {name} ({why})");
             }
         }
         let mut record = Record::start(&kernel.series, &steps);
