@@ -155,10 +155,19 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
     row.device = if plan.is_host { plan.device } else { 0 };
     if exists {
-        kernel.replace_flow(Table::HalfOpen, &key, &row)
-    } else {
-        kernel.insert_flow(Table::HalfOpen, &key, &row)
+        return kernel.replace_flow(Table::HalfOpen, &key, &row);
     }
+    match kernel.insert_flow(Table::HalfOpen, &key, &row) {
+        // By another CPU, just now: with another packet of the same flow it is the same row.
+        Err(NotInserted::Exists) if answers(kernel, &key, original) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+#[inline(always)]
+fn answers<A: Family, K: Kernel<A>>(kernel: &K, key: &Tuple<A>, original: &Tuple<A>) -> bool {
+    let known = kernel.flow(Table::HalfOpen, key);
+    known.is_some_and(|known| known.answers(original))
 }
 
 /// Takes the place of a confirmed flow that has ended; makes room for one that has not.
