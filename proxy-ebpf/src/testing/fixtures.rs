@@ -1,5 +1,6 @@
 //! The fixture table: packets, and what must become of them, on the host and in the kernel.
 
+mod confirmed;
 mod endings;
 mod ipv4;
 mod journeys;
@@ -30,6 +31,7 @@ struct Places {
     other_frontend: &'static str,
     node_port: &'static str,
     outside: &'static str,
+    other_outside: &'static str,
     local: &'static str,
     remote: &'static str,
     /// The node's address and the client's port.
@@ -48,6 +50,7 @@ const PLACES: [Places; 2] = [
         other_frontend: "10.96.0.11:80",
         node_port: "172.31.1.2:30080",
         outside: "192.0.2.10:20000",
+        other_outside: "192.0.2.11:20000",
         local: "10.244.1.5:8080",
         remote: "10.244.2.6:8080",
         masked: "172.31.1.2:20000",
@@ -62,6 +65,7 @@ const PLACES: [Places; 2] = [
         other_frontend: "[fd00:10:96::11]:80",
         node_port: "[fd00:172:31:1::2]:30080",
         outside: "[2001:db8::10]:20000",
+        other_outside: "[2001:db8::11]:20000",
         local: "[fd00:10:244:1::5]:8080",
         remote: "[fd00:10:244:2::6]:8080",
         masked: "[fd00:172:31:1::2]:20000",
@@ -88,6 +92,7 @@ pub fn fixtures() -> Vec<Fixture> {
         for (name, world, steps) in oddities::oddities(places)
             .into_iter()
             .chain(endings::endings(places))
+            .chain(confirmed::confirmed(places))
         {
             all.push(Fixture {
                 name: format!("{name}, {}", places.family),
