@@ -20,7 +20,7 @@ use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
@@ -61,7 +61,9 @@ async fn serve(run: &Run) -> Result<()> {
         .then(|| object::log_decisions(&mut loaded.programs));
     let log = log.transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
-    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features));
+    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features))?;
+    // Before the first write: what the node answers itself must not be taken from it for a moment.
+    let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
 
     let events = follow_manifests(&run.manifests)?;
     let (requests_in, requests) = mpsc::channel(4);
@@ -80,8 +82,8 @@ async fn serve(run: &Run) -> Result<()> {
         run.manifests.display()
     );
     tokio::select! {
-        _ = sync.run(events, requests) => bail!("the manifests thread has ended"),
-        outcome = devices::follow(device_events_in) => outcome.context("following devices"),
+        _ = sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
+        outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
         outcome = attach(attacher, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;

@@ -40,7 +40,15 @@ fn status_tells_what_is_there_with_and_without_an_agent() {
             .unwrap()
     };
     assert_eq!(of("eth0")["attached"], methods()[0]);
-    assert_eq!(of("lo")["why_not"], "loopback");
+    assert_eq!(
+        of("lo")["attached"],
+        methods()[0],
+        "for processes of the node"
+    );
+    let own = stage.cluster.node(1).addresses().map(|ip| ip.to_string());
+    let sources = of("eth0")["sources"].as_array().unwrap();
+    assert!(sources.iter().eq(own.iter()), "{sources:?}");
+    assert_eq!(of("lo")["sources"].as_array().unwrap().len(), 0);
     let socket = stage.cluster.node(1).paths().run_dir.join("ferrule.sock");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(socket).unwrap());
     assert_eq!(mode & 0o777, 0o600);
