@@ -1,5 +1,6 @@
 //! The agent: its tasks, and their end.
 
+mod preparations;
 mod report;
 
 pub use report::{AgentReport, ask, stop};
@@ -14,6 +15,7 @@ use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
+use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::IsTerminal as _;
@@ -54,7 +56,7 @@ async fn serve(run: &Run) -> Result<()> {
         features: features.clone(),
     };
     let settings = settings(run)?;
-    let snat_ports = settings.snat_ports.clone();
+    let preparations = Preparations::make(&settings.snat_ports)?;
     let mut loaded = object::load(&options)?;
     let log = run
         .log_decisions
@@ -74,7 +76,7 @@ async fn serve(run: &Run) -> Result<()> {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
         devices: device_reports_in,
-        snat_ports,
+        preparations,
     };
     info!(
         "node {}: following {}",

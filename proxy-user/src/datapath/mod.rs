@@ -13,6 +13,7 @@ pub mod object;
 pub mod pins;
 pub mod readings;
 mod rows;
+pub mod sysctl;
 
 pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};
 
