@@ -6,6 +6,7 @@ pub mod cost;
 pub mod devices;
 pub mod fake;
 pub mod features;
+pub mod firewall;
 pub mod hook;
 pub mod kernel;
 pub mod leftovers;
