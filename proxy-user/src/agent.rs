@@ -1,5 +1,6 @@
 //! The agent: its tasks, and their end.
 
+mod preparations;
 mod report;
 
 pub use report::{AgentReport, ask, stop};
@@ -14,13 +15,14 @@ use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
+use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
@@ -54,14 +56,16 @@ async fn serve(run: &Run) -> Result<()> {
         features: features.clone(),
     };
     let settings = settings(run)?;
-    let snat_ports = settings.snat_ports.clone();
+    let preparations = Preparations::make(&settings.snat_ports)?;
     let mut loaded = object::load(&options)?;
     let log = run
         .log_decisions
         .then(|| object::log_decisions(&mut loaded.programs));
     let log = log.transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
-    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features));
+    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features))?;
+    // Before the first write: what the node answers itself must not be taken from it for a moment.
+    let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
 
     let events = follow_manifests(&run.manifests)?;
     let (requests_in, requests) = mpsc::channel(4);
@@ -72,7 +76,7 @@ async fn serve(run: &Run) -> Result<()> {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
         devices: device_reports_in,
-        snat_ports,
+        preparations,
     };
     info!(
         "node {}: following {}",
@@ -80,8 +84,8 @@ async fn serve(run: &Run) -> Result<()> {
         run.manifests.display()
     );
     tokio::select! {
-        _ = sync.run(events, requests) => bail!("the manifests thread has ended"),
-        outcome = devices::follow(device_events_in) => outcome.context("following devices"),
+        _ = sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
+        outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
         outcome = attach(attacher, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;

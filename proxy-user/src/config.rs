@@ -133,6 +133,14 @@ impl Run {
         }
     }
 
+    /// What is wrong with these source ports of masked flows, which overlap others' ports.
+    ///
+    /// # Errors
+    /// The node's ephemeral range can't be read.
+    pub fn overlaps(snat_ports: &RangeInclusive<u16>) -> Result<Vec<String>> {
+        Ok(overlaps(snat_ports, &ephemeral_ports()?))
+    }
+
     /// At most one range of each family.
     ///
     /// # Errors
@@ -151,7 +159,7 @@ impl Run {
 }
 
 /// The API server's default for `--service-node-port-range`.
-const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 /// Ports below need privileges, and a peer may take them for a service's own.
 const FIRST_PORT: u16 = 1024;
 
@@ -184,6 +192,30 @@ fn widest_gap(taken: &[RangeInclusive<u16>]) -> RangeInclusive<u16> {
     best.unwrap_or(FIRST_PORT..=u16::MAX)
 }
 
+fn overlaps(snat_ports: &RangeInclusive<u16>, ephemeral: &RangeInclusive<u16>) -> Vec<String> {
+    let overlap = |other: &RangeInclusive<u16>| {
+        snat_ports.start() <= other.end() && other.start() <= snat_ports.end()
+    };
+    let text = |ports: &RangeInclusive<u16>| format!("{}-{}", ports.start(), ports.end());
+    let others = [
+        (
+            "the ephemeral ports",
+            "net.ipv4.ip_local_port_range",
+            ephemeral,
+        ),
+        ("the NodePorts", "the API server's default", &NODE_PORTS),
+    ];
+    let found = others.iter().filter(|(_, _, other)| overlap(other));
+    found
+        .map(|(name, source, other)| {
+            let (ours, other) = (text(snat_ports), text(other));
+            format!(
+                "--snat-ports: source ports {ours} of masked flows overlap {name} {other} ({source})"
+            )
+        })
+        .collect()
+}
+
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (min, max) = text.split_once('-').ok_or("not of the form MIN-MAX")?;
     let port = |text: &str| match text.trim().parse() {
@@ -208,6 +240,17 @@ mod tests {
         assert_eq!(widest_gap(&[1024..=40000, NODE_PORTS]), 40001..=65535);
         assert_eq!(widest_gap(&[1024..=65535]), 1024..=65535);
         assert_eq!(widest_gap(&[]), 1024..=65535);
+    }
+
+    #[test]
+    fn ports_that_overlap_others_are_named() {
+        let ephemeral = 32768..=60999;
+        assert_eq!(overlaps(&(1024..=29999), &ephemeral), [""; 0]);
+        let found = overlaps(&(32767..=32768), &ephemeral);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].contains("32767-32768"), "{found:?}");
+        assert!(found[0].contains("the ephemeral ports 32768-60999"));
+        assert!(found[1].contains("the NodePorts 30000-32767"));
     }
 
     #[test]

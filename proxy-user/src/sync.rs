@@ -3,6 +3,7 @@
 //! One owner of everything, no locks. What is in the maps (`actual`) advances op by op after
 //! success, so that an error leaves nothing to roll back: the next turn goes on from there.
 
+mod node;
 mod report;
 mod run;
 mod write;
@@ -11,11 +12,9 @@ pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 
 use crate::cluster::{Cidr, Cluster, Dirty, ServiceName, Skipped, Why};
 use crate::datapath::{Datapath, Error};
-use crate::frontend::{FrontendKind, NodeContext, service_ports};
+use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::source::Event;
-use crate::tables::{
-    Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, encode, node_config,
-};
+use crate::tables::{Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, encode};
 use proxy_common::NodeConfig;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -87,7 +86,10 @@ impl<D: Datapath> Sync<D> {
             Orphans::restore(&dump, datapath.capacity(), settings.first_generation);
         Ok(Self {
             cluster: Cluster::new(&settings.node_name),
-            node: NodeContext::of(settings.node_addresses.iter().copied()),
+            node: NodeContext::of(
+                settings.node_addresses.iter().copied(),
+                LocalAddresses::new(),
+            ),
             settings,
             datapath,
             ids,
@@ -173,19 +175,6 @@ impl<D: Datapath> Sync<D> {
         }
     }
 
-    fn node_changed(&mut self) {
-        let view = self.cluster.node();
-        for skipped in view.iter().flat_map(|view| &view.skipped) {
-            warn!("{skipped}");
-        }
-        let own = view.iter().flat_map(|view| &view.addresses);
-        let node = NodeContext::of(self.settings.node_addresses.iter().chain(own).copied());
-        if self.node != node {
-            self.node = node;
-            self.mark_all();
-        }
-    }
-
     fn start(&mut self) {
         self.synced = true;
         self.mark_all();
@@ -228,22 +217,6 @@ impl<D: Datapath> Sync<D> {
         }
     }
 
-    fn configure(&mut self) {
-        let wanted = self.wanted_config();
-        if self.config == Some(wanted) {
-            return;
-        }
-        match self.datapath.configure(&wanted) {
-            Ok(()) => self.config = Some(wanted),
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    fn wanted_config(&self) -> NodeConfig {
-        let settings = &self.settings;
-        node_config(&self.node, &settings.cluster_cidrs, &settings.snat_ports)
-    }
-
     fn take_dirty(&mut self) -> Vec<ServiceName> {
         let mut names = Vec::new();
         while names.len() < SERVICES_PER_TURN
@@ -264,7 +237,11 @@ impl<D: Datapath> Sync<D> {
         let rows = self.orphans.take(&ports);
         self.adopt(name, &mut entry, rows);
         self.abandon(&mut entry);
-        let mut skipped = view.map(|view| view.skipped).unwrap_or_default();
+        let alone = view.iter().flat_map(|view| left_alone(view, &self.node));
+        let mut skipped: Vec<Skipped> = alone
+            .map(|(address, device)| of_node(name, address, device))
+            .collect();
+        skipped.extend(view.map(|view| view.skipped).unwrap_or_default());
         let encoded = encode(name, &ports, &entry.actual, &mut self.ids);
         entry.lacks_room = encoded.is_err();
         match encoded {
@@ -329,10 +306,21 @@ impl Entry {
     }
 }
 
+const CLUSTER_IPS: &str = "spec.clusterIPs";
+
+fn of_node(name: &ServiceName, address: IpAddr, device: &str) -> Skipped {
+    let device = device.to_owned();
+    Skipped::new(
+        &name.key(),
+        CLUSTER_IPS,
+        Why::AddressOfNode { address, device },
+    )
+}
+
 fn taken(name: &ServiceName, conflict: Conflict) -> Skipped {
     let Conflict { frontend, holder } = conflict;
     let field = match frontend.kind {
-        FrontendKind::ClusterIp => "spec.clusterIPs",
+        FrontendKind::ClusterIp => CLUSTER_IPS,
         FrontendKind::NodePort => "spec.ports.nodePort",
     };
     let why = Why::FrontendTaken {

@@ -2,6 +2,8 @@
 
 #[path = "netns/change.rs"]
 mod change;
+#[path = "netns/changes_of_the_node.rs"]
+mod changes_of_the_node;
 #[path = "netns/clash.rs"]
 mod clash;
 #[path = "netns/cleanup.rs"]
@@ -38,6 +40,8 @@ mod restart;
 mod rows;
 #[path = "netns/service.rs"]
 mod service;
+#[path = "netns/settings.rs"]
+mod settings;
 #[path = "netns/shapes.rs"]
 mod shapes;
 #[path = "netns/snat.rs"]

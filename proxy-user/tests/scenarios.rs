@@ -5,6 +5,7 @@
 //!
 //! - `capacity`: sizes of maps, `NAME max_entries`; the first step, if at all
 //! - `apply`: manifests; `delete`: `Kind namespace/name`
+//! - `local`: addresses of the node's devices, `IP DEVICE`
 //! - `restart`: the agent is killed and started again
 //! - `expect`: the maps, then what is skipped or can't be written
 
@@ -63,6 +64,7 @@ scenarios! {
     endpoints_come_and_go "endpoints-come-and-go"
     ignored "ignored"
     list_and_multidoc "list-and-multidoc"
+    local_address "local-address"
     nodeport "nodeport"
     restart "restart"
     several_ports "several-ports"

@@ -2,13 +2,13 @@
 //!
 //! `report` is answered by a JSON document, `stop` by the end of the agent.
 
+use super::preparations::Preparations;
 use crate::datapath::attach::DeviceReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,11 @@ pub struct AgentReport {
     pub pid: u32,
     /// First and last source port of masked flows.
     pub snat_ports: (u16, u16),
+    /// Ports that no socket gets unless it asks for them, as the kernel writes them; `None`: Ferrule could
+    /// not see to it.
+    pub reserved_ports: Option<String>,
+    /// What the operator should put right.
+    pub warnings: Vec<String>,
     /// The control plane.
     pub sync: Report,
     /// The devices of the node and what is attached to them.
@@ -60,7 +65,7 @@ pub(super) struct Server {
     pub(super) socket: PathBuf,
     pub(super) sync: mpsc::Sender<ReportRequest>,
     pub(super) devices: mpsc::Sender<DeviceRequest>,
-    pub(super) snat_ports: RangeInclusive<u16>,
+    pub(super) preparations: Preparations,
 }
 
 impl Server {
@@ -115,7 +120,9 @@ impl Server {
         Ok(AgentReport {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            snat_ports: (*self.snat_ports.start(), *self.snat_ports.end()),
+            snat_ports: self.preparations.snat_ports.clone().into_inner(),
+            reserved_ports: self.preparations.reserved_ports.clone(),
+            warnings: self.preparations.warnings.clone(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
         })
@@ -231,7 +238,11 @@ mod tests {
             socket: socket(&folder),
             sync: mpsc::channel(1).0,
             devices: mpsc::channel(1).0,
-            snat_ports: 1024..=2047,
+            preparations: Preparations {
+                snat_ports: 1024..=2047,
+                reserved_ports: None,
+                warnings: Vec::new(),
+            },
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

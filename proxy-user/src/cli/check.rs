@@ -5,6 +5,7 @@ use super::status::Output;
 use super::table::table;
 use crate::datapath::cost::{Cost, costs};
 use crate::datapath::features::{Feature, Features, Without, add_hint};
+use crate::datapath::firewall::{Forwarding, Obstacle, Refusal, forwarding};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +17,8 @@ use serde::Serialize;
   ferrule check -o json | jq '.features[] | select(.present | not)'
 
 Every feature is tried, not read from a version number, and the programs are loaded and dropped
-again. The command fails on a kernel that lacks something without which Ferrule can't run.")]
+again. The command fails on a kernel that lacks something without which Ferrule can't run. Firewalls
+of this network namespace that drop forwarded packets are named; they are no failure.")]
 pub struct Check {
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
@@ -34,6 +36,8 @@ struct Whole {
     features: Vec<Row>,
     /// One for each program; none on a kernel that is not supported.
     programs: Vec<Cost>,
+    /// What firewalls do to packets that this node forwards; a warning, no failure.
+    forwarding: Forwarding,
 }
 
 #[derive(Serialize)]
@@ -64,6 +68,7 @@ pub fn run(check: &Check) -> Result<()> {
         supported: supported.is_ok() && loaded.is_ok(),
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
         programs,
+        forwarding: forwarding(),
     };
     let text = match check.output {
         Output::Json => serde_json::to_string_pretty(&whole)? + "\n",
@@ -100,7 +105,39 @@ fn render(whole: &Whole) -> String {
     let kernel = &whole.kernel;
     let features = table(header, &rows);
     let programs = render_programs(&whole.programs);
-    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}")
+    let forwarding = render_forwarding(&whole.forwarding);
+    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}{forwarding}")
+}
+
+fn render_forwarding(forwarding: &Forwarding) -> String {
+    let mut text = String::new();
+    if !forwarding.obstacles.is_empty() {
+        text += "\nForwarded packets are dropped unless a rule accepts them:\n";
+        text.extend(forwarding.obstacles.iter().map(obstacle));
+        text += ADVICE;
+    }
+    let unread = forwarding.unread.iter();
+    text.extend(unread.map(|what| format!("\nNot known of firewalls: {what}\n")));
+    text
+}
+
+/// What an operator who allows Services' addresses would not guess.
+const ADVICE: &str = "Accept there what goes to the pods' addresses and what comes from them, in the \
+chains named:\npackets to Services pass them as client -> pod and pod -> client. For example\n  \
+ip daddr PODS accept\n  ip saddr PODS accept\n";
+
+fn obstacle(obstacle: &Obstacle) -> String {
+    let Obstacle {
+        family,
+        table,
+        chain,
+        by,
+    } = obstacle;
+    let by = match by {
+        Refusal::Policy => "its policy",
+        Refusal::LastRule => "its last rule",
+    };
+    format!("  table {family} {table}, chain {chain}: {by}\n")
 }
 
 /// The program's own frame and the largest of its functions.

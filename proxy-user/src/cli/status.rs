@@ -4,6 +4,7 @@ use super::say;
 use super::table::table;
 use crate::agent::{AgentReport, ask};
 use crate::config::Place;
+use crate::datapath::attach::DeviceReport;
 use crate::datapath::pins::Pins;
 use crate::datapath::readings::{Readings, read};
 use anyhow::{Result, bail};
@@ -94,6 +95,8 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         version,
         pid,
         snat_ports: (min, max),
+        reserved_ports,
+        warnings,
         sync,
         devices,
     } = agent;
@@ -121,7 +124,12 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         or_none(&addresses.join(", "))
     )?;
     writeln!(text, "Masked flows: source ports {min}-{max}")?;
+    let reserved = reserved_ports.as_deref().unwrap_or("not by Ferrule");
+    writeln!(text, "Reserved ports: {reserved}")?;
     writeln!(text, "Services: {}", sync.services)?;
+    for warning in warnings {
+        writeln!(text, "Warning: {warning}")?;
+    }
     render_counts(text, sync)?;
     if let Some(error) = &sync.last_error {
         writeln!(
@@ -146,24 +154,32 @@ fn render_counts(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Res
     write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))
 }
 
-fn render_devices(
-    text: &mut String,
-    devices: &[crate::datapath::attach::DeviceReport],
-) -> std::fmt::Result {
-    let rows: Vec<[String; 3]> = devices
-        .iter()
-        .map(|device| {
-            let method = device
-                .attached
-                .map(|method| format!("{method:?}").to_lowercase());
-            [
-                device.name.clone(),
-                method.map_or("-".into(), |method| format!("{method} ingress, egress")),
-                device.why_not.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    write!(text, "\n{}", table(["device", "attached", ""], &rows))
+fn render_devices(text: &mut String, devices: &[DeviceReport]) -> std::fmt::Result {
+    let rows: Vec<[String; 3]> = devices.iter().flat_map(device_rows).collect();
+    let header = ["device", "attached", "masks by, or why not"];
+    write!(text, "\n{}", table(header, &rows))
+}
+
+/// Addresses below each other: those of IPv6 are long.
+fn device_rows(device: &DeviceReport) -> Vec<[String; 3]> {
+    let attached = device.attached.map_or("-".to_owned(), |method| {
+        format!("{} ingress, egress", format!("{method:?}").to_lowercase())
+    });
+    let mut details: Vec<String> = match &device.why_not {
+        Some(why_not) => vec![why_not.clone()],
+        None => device.sources.iter().map(ToString::to_string).collect(),
+    };
+    let first = if details.is_empty() {
+        String::new()
+    } else {
+        details.remove(0)
+    };
+    let more = details.into_iter();
+    let more = more.map(|detail| [String::new(), String::new(), detail]);
+    [[device.name.clone(), attached, first]]
+        .into_iter()
+        .chain(more)
+        .collect()
 }
 
 fn render_objects(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Result {

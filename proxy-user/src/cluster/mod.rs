@@ -161,6 +161,17 @@ impl Cluster {
             .map(|(name, _)| name)
     }
 
+    /// Names of the Services that have one of these cluster addresses.
+    pub fn names_with(
+        &self,
+        is_wanted: impl Fn(&IpAddr) -> bool,
+    ) -> impl Iterator<Item = &ServiceName> {
+        self.members.iter().filter_map(move |(name, members)| {
+            let service = members.service.as_ref()?;
+            service.cluster_ips.iter().any(&is_wanted).then_some(name)
+        })
+    }
+
     /// This node, if its object is known.
     pub fn node(&self) -> Option<&NodeView> {
         self.node.as_ref()

@@ -59,6 +59,14 @@ pub enum Why {
         /// Whose it is.
         holder: ServiceName,
     },
+    /// A cluster address that this node has: it is not a Service's here.
+    #[error("{address} is an address of this node's device {device}")]
+    AddressOfNode {
+        /// The address.
+        address: IpAddr,
+        /// A device that has it.
+        device: String,
+    },
 }
 
 impl Skipped {

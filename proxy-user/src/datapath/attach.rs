@@ -13,11 +13,13 @@ use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Device, Framing, Hook};
 use crate::datapath::object::program;
 use crate::datapath::pins::Pins;
+use crate::datapath::rows::DeviceRows;
 use anyhow::Result;
 use aya::Ebpf;
 use serde::{Deserialize, Serialize};
 use settling::Settling;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use tracing::{info, warn};
 
 /// How programs are attached.
@@ -46,6 +48,7 @@ pub struct Attacher {
     programs: Ebpf,
     pins: Pins,
     method: Method,
+    rows: DeviceRows,
     devices: BTreeMap<u32, Attached>,
     settling: Settling,
     /// Whether all devices have been listed once: those that come later are new.
@@ -71,19 +74,25 @@ pub struct DeviceReport {
     pub attached: Option<Method>,
     /// Why not.
     pub why_not: Option<String>,
+    /// The addresses that mask flows which leave by it, if routing does not say others.
+    pub sources: Vec<IpAddr>,
 }
 
 impl Attacher {
     /// Of a loaded object's programs.
-    pub fn new(programs: Ebpf, pins: Pins, method: Method) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The map of devices can't be read.
+    pub fn new(programs: Ebpf, pins: Pins, method: Method) -> Result<Self> {
+        Ok(Self {
             programs,
-            pins,
             method,
+            rows: DeviceRows::open(&pins)?,
+            pins,
             devices: BTreeMap::new(),
             settling: Settling::default(),
             has_list: false,
-        }
+        })
     }
 
     /// Follows what happens to the devices.
@@ -96,14 +105,9 @@ impl Attacher {
             }
             DeviceEvent::Gone(index) => self.gone(index),
             DeviceEvent::All(devices) => {
-                let known = self.devices.keys().copied();
-                let pinned = self.pins.linked_devices().into_iter();
-                let pinned = pinned.chain(self.pins.own_qdiscs());
-                let before: Vec<u32> = known.chain(pinned).collect();
-                for index in before {
-                    if !devices.iter().any(|device| device.index == index) {
-                        self.gone(index);
-                    }
+                let there: BTreeSet<u32> = devices.iter().map(|device| device.index).collect();
+                for index in self.known().difference(&there) {
+                    self.gone(*index);
                 }
                 for device in devices {
                     self.present(device).await;
@@ -111,6 +115,13 @@ impl Attacher {
                 self.has_list = true;
             }
         }
+    }
+
+    /// Every device that something is there of.
+    fn known(&self) -> BTreeSet<u32> {
+        let known = self.devices.keys().copied().chain(self.rows.indices());
+        let pinned = self.pins.linked_devices().into_iter();
+        known.chain(pinned).chain(self.pins.own_qdiscs()).collect()
     }
 
     /// Completes when a new device has settled; never while there is none.
@@ -145,15 +156,17 @@ impl Attacher {
             is_suitable: device.suitability.framing().is_some(),
             attached: why_not.is_none().then_some(self.method),
             why_not,
+            sources: self.rows.sources(device.index),
         }
     }
 
     async fn present(&mut self, device: Device) {
-        if let Some(known) = self.devices.get(&device.index)
-            && known.device == device
-            && known.problem.is_none()
-            && self.is_as_left(&device).await
-        {
+        // First of all: a program must find the row of its device.
+        let is_described = self.rows.put(&device);
+        if is_described.is_ok() && self.is_settled(&device).await {
+            if let Some(known) = self.devices.get_mut(&device.index) {
+                known.device = device;
+            }
             return;
         }
         if self.must_settle(&device) {
@@ -164,6 +177,17 @@ impl Attacher {
             return;
         }
         self.take(device).await;
+    }
+
+    /// Whether programs are where they belong, and nothing has happened that could move them.
+    async fn is_settled(&mut self, device: &Device) -> bool {
+        let Some(known) = self.devices.get(&device.index) else {
+            return false;
+        };
+        let is_same = known.device.name == device.name
+            && known.device.suitability == device.suitability
+            && known.problem.is_none();
+        is_same && self.is_as_left(device).await
     }
 
     /// Links leave room for whatever others add to a device.
@@ -182,7 +206,7 @@ impl Attacher {
             Some(framing) => self.attach(&device, framing).await.err(),
             None => {
                 self.detach(&device);
-                None
+                self.rows.put(&device).err()
             }
         };
         let problem = problem.map(|error| format!("{error:#}"));
@@ -224,6 +248,7 @@ impl Attacher {
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
     /// agent has attached by the other method goes, or packets would meet both.
     async fn attach(&mut self, device: &Device, framing: Framing) -> Result<()> {
+        self.rows.put(device)?;
         if self.method == Method::Clsact {
             // Without room for filters the links of an earlier agent must not stay behind either.
             let made = clsact::make_qdisc(&self.pins, device).await;
@@ -250,6 +275,10 @@ impl Attacher {
     }
 
     fn gone(&mut self, index: u32) {
+        if let Err(error) = self.rows.remove(index) {
+            // Tried again with the next list.
+            warn!("device {index}, which is gone: {error:#}");
+        }
         self.pins.forget(index);
         self.settling.forget(index);
         self.devices.remove(&index);

@@ -1,16 +1,22 @@
-//! The node's devices, followed through rtnetlink.
+//! The node's devices and their addresses, followed through rtnetlink.
 
-use crate::datapath::hook::{Device, Framing, Suitability};
+mod address;
+mod inventory;
+mod link;
+
+use crate::datapath::hook::Device;
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use inventory::Inventory;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-};
-use rtnetlink::packet_core::NetlinkPayload;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{Handle, MulticastGroup};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What happens to devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,38 +29,76 @@ pub enum DeviceEvent {
     Gone(u32),
 }
 
+/// The addresses of all devices, each with the name of a device that has it.
+pub type LocalAddresses = BTreeMap<IpAddr, String>;
+
 /// Devices are listed again this often, should a message have been lost or a program been taken off.
 const RELIST: Duration = Duration::from_secs(10);
 
-/// Sends what happens to the devices of this thread's network namespace, all that there are first.
-/// Ends when nobody receives any more.
+const GROUPS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+
+/// Sends what happens to the devices of this thread's network namespace, all that there are first, and
+/// their addresses whenever they are others. Ends when nobody receives events any more.
 ///
 /// # Errors
 /// The netlink socket can't be opened, or has been closed.
-pub async fn follow(events: mpsc::Sender<DeviceEvent>) -> Result<()> {
+pub async fn follow(
+    events: mpsc::Sender<DeviceEvent>,
+    addresses: watch::Sender<LocalAddresses>,
+) -> Result<()> {
     let (connection, handle, mut messages) =
-        rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-            .context("opening rtnetlink")?;
+        rtnetlink::new_multicast_connection(&GROUPS).context("opening rtnetlink")?;
     tokio::spawn(connection);
     let mut relist = tokio::time::interval(RELIST);
+    let mut inventory = Inventory::default();
     loop {
-        let event = tokio::select! {
-            _ = relist.tick() => Some(DeviceEvent::All(list(&handle).await?)),
+        let news = tokio::select! {
+            _ = relist.tick() => None,
             message = messages.next() => {
                 let (message, _) = message.context("rtnetlink was closed")?;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(message) => event_of(&message),
-                    NetlinkPayload::Overrun(_) => Some(DeviceEvent::All(list(&handle).await?)),
-                    _ => None,
-                }
+                heard(message, &mut inventory)
             }
         };
-        if let Some(event) = event
-            && events.send(event).await.is_err()
-        {
-            return Ok(());
+        let news = match news {
+            Some(news) => news,
+            None => {
+                inventory = list(&handle).await?;
+                vec![DeviceEvent::All(inventory.devices())]
+            }
+        };
+        if !news.is_empty() {
+            publish(&addresses, inventory.local_addresses());
+        }
+        for event in news {
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
         }
     }
+}
+
+/// What a message says; `None`: some have been lost, and all has to be listed again.
+fn heard(
+    message: NetlinkMessage<RouteNetlinkMessage>,
+    inventory: &mut Inventory,
+) -> Option<Vec<DeviceEvent>> {
+    match message.payload {
+        NetlinkPayload::InnerMessage(message) => Some(inventory.take(&message)),
+        NetlinkPayload::Overrun(_) => None,
+        _ => Some(Vec::new()),
+    }
+}
+
+fn publish(addresses: &watch::Sender<LocalAddresses>, now: LocalAddresses) {
+    addresses.send_if_modified(|known| {
+        let is_new = *known != now;
+        *known = now;
+        is_new
+    });
 }
 
 /// All devices of this thread's network namespace.
@@ -62,87 +106,29 @@ pub async fn follow(events: mpsc::Sender<DeviceEvent>) -> Result<()> {
 /// # Errors
 /// rtnetlink does not answer.
 pub async fn current() -> Result<Vec<Device>> {
+    Ok(take_stock().await?.devices())
+}
+
+/// The addresses of all devices of this thread's network namespace.
+///
+/// # Errors
+/// rtnetlink does not answer.
+pub async fn local_addresses() -> Result<LocalAddresses> {
+    Ok(take_stock().await?.local_addresses())
+}
+
+async fn take_stock() -> Result<Inventory> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
     let connection = tokio::spawn(connection);
-    let devices = list(&handle).await;
+    let inventory = list(&handle).await;
     connection.abort();
-    devices
+    inventory
 }
 
-async fn list(handle: &Handle) -> Result<Vec<Device>> {
-    let links: Vec<LinkMessage> = handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .context("listing devices")?;
-    Ok(links.iter().filter_map(device).collect())
-}
-
-fn event_of(message: &RouteNetlinkMessage) -> Option<DeviceEvent> {
-    match message {
-        RouteNetlinkMessage::NewLink(link) => device(link).map(DeviceEvent::Present),
-        RouteNetlinkMessage::DelLink(link) if is_device(link) => {
-            Some(DeviceEvent::Gone(link.header.index))
-        }
-        _ => None,
-    }
-}
-
-/// Bridges also send messages about their ports, of their own address family.
-fn is_device(link: &LinkMessage) -> bool {
-    u8::from(link.header.interface_family) == 0
-}
-
-fn device(link: &LinkMessage) -> Option<Device> {
-    let name = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        });
-    let name = name.filter(|_| is_device(link))?;
-    Some(Device {
-        index: link.header.index,
-        name,
-        suitability: suitability(link),
-    })
-}
-
-fn suitability(link: &LinkMessage) -> Suitability {
-    let has = |wanted: fn(&LinkAttribute) -> bool| link.attributes.iter().any(wanted);
-    let is_port =
-        has(|attribute| matches!(attribute, LinkAttribute::Controller(_))) && !has(is_vrf_port);
-    if link.header.flags.contains(LinkFlags::Loopback) {
-        return Suitability::Loopback;
-    }
-    match framing(link.header.link_layer_type) {
-        None => Suitability::UnknownHeader,
-        Some(_) if is_port => Suitability::Port,
-        Some(framing) => Suitability::Suitable(framing),
-    }
-}
-
-const fn framing(link_layer: LinkLayerType) -> Option<Framing> {
-    match link_layer {
-        LinkLayerType::Ether => Some(Framing::Ethernet),
-        LinkLayerType::None
-        | LinkLayerType::Rawip
-        | LinkLayerType::Sit
-        | LinkLayerType::Tunnel
-        | LinkLayerType::Tunnel6 => Some(Framing::Ip),
-        _ => None,
-    }
-}
-
-/// Devices of a VRF keep their own addresses and see their own packets.
-fn is_vrf_port(attribute: &LinkAttribute) -> bool {
-    let LinkAttribute::LinkInfo(infos) = attribute else {
-        return false;
-    };
-    infos
-        .iter()
-        .any(|info| matches!(info, LinkInfo::PortKind(InfoPortKind::Vrf)))
+async fn list(handle: &Handle) -> Result<Inventory> {
+    let links = handle.link().get().execute().try_collect();
+    let links: Vec<LinkMessage> = links.await.context("listing devices")?;
+    let addresses = handle.address().get().execute().try_collect();
+    let addresses: Vec<AddressMessage> = addresses.await.context("listing addresses")?;
+    Ok(Inventory::new(&links, &addresses))
 }

@@ -3,6 +3,7 @@
 use aya::programs::TcAttachType;
 use aya_obj::generated::bpf_attach_type;
 use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// One of a device's two hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,12 +63,36 @@ pub struct Device {
     pub name: String,
     /// Whether the programs belong on it.
     pub suitability: Suitability,
+    /// What the programs must know of it.
+    pub traits: Traits,
+}
+
+/// What the programs must know of a device, besides its framing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// The bridge that it is a port of.
+    pub bridge: Option<Bridge>,
+    /// Source of masked flows that leave by it.
+    pub v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The bridge of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its interface index, by which routes name its ports.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
 }
 
 /// The header with which the packets of a device begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Ethernet: devices of hardware, veths, VLANs, VXLAN.
+    /// Ethernet: devices of hardware, veths, VLANs, VXLAN, loopback.
     Ethernet,
     /// Ethernet, at a port of a bridge: what is switched there does not cross the stack by itself.
     Port,
@@ -83,13 +108,12 @@ impl Framing {
 /// Whether the programs belong on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suitability {
-    /// Packets of other hosts and pods pass it.
+    /// Packets of other hosts and pods pass it, or of processes of this node.
     Suitable(Framing),
-    /// Loopback: nothing that passes it has to be translated.
-    Loopback,
-    /// A port of a bridge or bond: packets to and from the host pass the hooks of the device above
-    /// it; what a bridge switches between its ports is not seen.
-    Port,
+    /// A bridge: all that passes it passes one of its ports, where more can be done.
+    Bridge,
+    /// Belongs to a bond or the like: all that passes it passes the device above it.
+    Member,
     /// Its packets begin with a header that the programs don't know.
     UnknownHeader,
 }
@@ -99,7 +123,7 @@ impl Suitability {
     pub const fn framing(self) -> Option<Framing> {
         match self {
             Self::Suitable(framing) => Some(framing),
-            Self::Loopback | Self::Port | Self::UnknownHeader => None,
+            Self::Bridge | Self::Member | Self::UnknownHeader => None,
         }
     }
 
@@ -107,8 +131,8 @@ impl Suitability {
     pub const fn objection(self) -> Option<&'static str> {
         match self {
             Self::Suitable(_) => None,
-            Self::Loopback => Some("loopback"),
-            Self::Port => Some("port of a bridge or bond"),
+            Self::Bridge => Some("its ports have them"),
+            Self::Member => Some("port of a bond"),
             Self::UnknownHeader => Some("neither Ethernet nor IP"),
         }
     }

@@ -92,7 +92,11 @@ impl Kernel {
     }
 }
 
-fn open<T: TryFrom<aya::maps::Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T> {
+/// Opens a pinned map.
+pub(super) fn open<T: TryFrom<aya::maps::Map, Error = MapError>>(
+    pins: &Pins,
+    name: &str,
+) -> Result<T> {
     let path = pins.map(name);
     let data =
         MapData::from_pin(&path).with_context(|| format!("can't open {}", path.display()))?;

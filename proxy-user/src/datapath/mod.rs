@@ -6,12 +6,15 @@ pub mod cost;
 pub mod devices;
 pub mod fake;
 pub mod features;
+pub mod firewall;
 pub mod hook;
 pub mod kernel;
 pub mod leftovers;
 pub mod object;
 pub mod pins;
 pub mod readings;
+mod rows;
+pub mod sysctl;
 
 pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};
 

@@ -3,6 +3,7 @@
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName};
 
 use crate::cluster::{Endpoint, PortView, ServiceView};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -15,13 +16,24 @@ pub struct NodeContext {
     pub primary_v6: Option<Ipv6Addr>,
     /// Addresses on which NodePorts are served.
     pub node_port_addresses: Vec<IpAddr>,
+    /// Addresses of the node's devices, each with the name of a device that has it.
+    pub local_addresses: LocalAddresses,
 }
+
+/// Addresses, each with the name of a device of this node that has it.
+pub type LocalAddresses = BTreeMap<IpAddr, String>;
 
 impl NodeContext {
     /// From the node's addresses, the preferred ones first; the first of each family is its
     /// primary address, and the one on which NodePorts are served.
-    pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let mut node = Self::default();
+    pub fn of(
+        addresses: impl IntoIterator<Item = IpAddr>,
+        local_addresses: LocalAddresses,
+    ) -> Self {
+        let mut node = Self {
+            local_addresses,
+            ..Self::default()
+        };
         for address in addresses {
             match address {
                 IpAddr::V4(v4) => node.primary_v4 = node.primary_v4.or(Some(v4)),
@@ -106,6 +118,18 @@ pub fn service_ports(view: &ServiceView, node: &NodeContext) -> Vec<ServicePort>
         .collect()
 }
 
+/// The Service's cluster addresses that this node itself has: what listens there (a cache of DNS, say)
+/// answers, so they are no frontends. Each with the name of its device.
+pub fn left_alone<'a>(
+    view: &'a ServiceView,
+    node: &'a NodeContext,
+) -> impl Iterator<Item = (IpAddr, &'a str)> {
+    view.cluster_ips.iter().filter_map(|ip| {
+        let device = node.local_addresses.get(ip)?;
+        Some((*ip, device.as_str()))
+    })
+}
+
 fn service_port(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> ServicePort {
     let family = IpFamily::of(cluster_ip);
     ServicePort {
@@ -123,7 +147,10 @@ fn frontends(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> Vec<Fro
         protocol: port.protocol,
         kind,
     };
-    let mut frontends = vec![frontend(cluster_ip, port.port, FrontendKind::ClusterIp)];
+    let mut frontends = Vec::new();
+    if !node.local_addresses.contains_key(&cluster_ip) {
+        frontends.push(frontend(cluster_ip, port.port, FrontendKind::ClusterIp));
+    }
     let node_addresses = node.node_port_addresses.iter();
     let node_addresses = node_addresses.filter(|&&ip| IpFamily::of(ip) == IpFamily::of(cluster_ip));
     if let Some(number) = port.node_port {

@@ -2,10 +2,11 @@
 
 use super::{ReportRequest, Sync};
 use crate::datapath::{Datapath, Grace};
+use crate::frontend::LocalAddresses;
 use crate::source::Event;
 use crate::tables::Batch;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// The first retry comes after this, the next after twice as long.
@@ -14,12 +15,15 @@ const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 impl<D: Datapath> Sync<D> {
-    /// Runs until `events` is closed; returns the maps as they are then.
+    /// Runs until `events` is closed, following the addresses of the node's devices; returns the maps as they are then.
     pub async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<Event>>,
         mut requests: mpsc::Receiver<ReportRequest>,
+        mut addresses: watch::Receiver<LocalAddresses>,
     ) -> D {
+        let known = addresses.borrow_and_update().clone();
+        self.set_local_addresses(known);
         let mut backoff = Backoff::default();
         let mut quarantine: Option<Quarantine> = None;
         loop {
@@ -38,6 +42,10 @@ impl<D: Datapath> Sync<D> {
                 Some(reply) = requests.recv() => {
                     // The asker may have given up; that is no concern of the loop.
                     let _ = reply.send(self.report());
+                }
+                Ok(()) = addresses.changed() => {
+                    let now = addresses.borrow_and_update().clone();
+                    self.set_local_addresses(now);
                 }
                 () = backoff.elapsed() => {
                     self.retry();

@@ -2,7 +2,7 @@ use super::*;
 use crate::datapath::Capacity;
 use crate::datapath::fake::{Failing, Fake};
 use crate::source::{Object, manifests};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const ROOM: Capacity = Capacity {
     frontends_v4: 10,
@@ -82,6 +82,33 @@ fn what_the_settings_say_of_the_node_wins_over_its_object() {
 }
 
 #[test]
+fn cluster_addresses_of_the_node_itself_are_left_alone() {
+    let mut sync = sync(Fake::new(ROOM));
+    let dns: IpAddr = "10.96.0.1".parse().unwrap();
+    sync.set_local_addresses([(dns, "nodelocaldns".to_owned())].into());
+    sync.apply(service(ONE));
+    sync.apply(vec![Event::Synced]);
+    assert_eq!(sync.report().frontends.v4, 1, "the node port");
+    let skipped = &sync.report().skipped[0];
+    assert_eq!(skipped.field, "spec.clusterIPs");
+    assert_eq!(
+        skipped.why,
+        "10.96.0.1 is an address of this node's device nodelocaldns"
+    );
+    sync.set_local_addresses(LocalAddresses::new());
+    assert_eq!(sync.report().frontends.v4, 2);
+    assert_eq!(sync.report().skipped, []);
+    sync.datapath().fail(Some(Failing { every: 1 }));
+    sync.set_local_addresses([("192.0.2.1".parse().unwrap(), "eth0".to_owned())].into());
+    assert!(!sync.needs_retry(), "nobody's address: nothing is written");
+    sync.set_local_addresses([(dns, "nodelocaldns".to_owned())].into());
+    assert!(sync.needs_retry());
+    sync.datapath().fail(None);
+    sync.retry();
+    assert_eq!(sync.report().frontends.v4, 1);
+}
+
+#[test]
 fn the_configuration_is_tried_again() {
     let mut maps = Fake::new(ROOM);
     maps.fail(Some(Failing { every: 1 }));
@@ -124,7 +151,8 @@ async fn the_loop_retries_answers_and_ends() {
     maps.fail(Some(Failing { every: 3 }));
     let (events, receiver) = mpsc::channel(4);
     let (requests, asked) = mpsc::channel(4);
-    let running = tokio::spawn(sync(maps).run(receiver, asked));
+    let (_addresses, local) = watch::channel(LocalAddresses::new());
+    let running = tokio::spawn(sync(maps).run(receiver, asked, local));
     let mut first = service(TWO);
     first.push(Event::Synced);
     events.send(first).await.unwrap();

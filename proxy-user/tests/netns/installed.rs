@@ -68,6 +68,17 @@ pub(crate) fn programs_attached(place: &Namespace) -> bool {
     attached.unwrap()
 }
 
+/// Whether a program of this name is at the ingress of a device, as link or filter.
+pub(crate) fn is_program_on(place: &Namespace, device: &str, name: &str) -> bool {
+    let query = || SchedClassifier::query_tcx(device, TcAttachType::Ingress);
+    let linked = place.run(query).unwrap().is_ok_and(|(_, programs)| {
+        let mut names = programs.iter().map(|program| program.name_as_str());
+        names.any(|it| it == Some(name))
+    });
+    let filters = place.command("tc", &["filter", "show", "dev", device, "ingress"]);
+    linked || filters.is_ok_and(|text| text.contains(name))
+}
+
 /// How many programs are on the two hooks of a device, as links or filters.
 pub(crate) fn programs_on(place: &Namespace, device: &str) -> usize {
     let count = |kind| {

@@ -1,9 +1,10 @@
 //! What an operator is told.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::installed::methods;
 use crate::stage::{PATIENCE, Stage, ask, binary, eventually, expect_service};
 use std::process::Command;
-use xtask::cluster::Protocol;
+use xtask::cluster::{Cluster, Protocol};
 
 #[test]
 fn status_tells_what_is_there_with_and_without_an_agent() {
@@ -40,7 +41,15 @@ fn status_tells_what_is_there_with_and_without_an_agent() {
             .unwrap()
     };
     assert_eq!(of("eth0")["attached"], methods()[0]);
-    assert_eq!(of("lo")["why_not"], "loopback");
+    assert_eq!(
+        of("lo")["attached"],
+        methods()[0],
+        "for processes of the node"
+    );
+    let own = stage.cluster.node(1).addresses().map(|ip| ip.to_string());
+    let sources = of("eth0")["sources"].as_array().unwrap();
+    assert!(sources.iter().eq(own.iter()), "{sources:?}");
+    assert_eq!(of("lo")["sources"].as_array().unwrap().len(), 0);
     let socket = stage.cluster.node(1).paths().run_dir.join("ferrule.sock");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(socket).unwrap());
     assert_eq!(mode & 0o777, 0o600);
@@ -104,4 +113,76 @@ fn check_tells_what_the_kernel_has_and_what_is_used_instead() {
         table.lines().all(|line| line.chars().count() <= 100),
         "{table}"
     );
+}
+
+/// What nft makes of a ruleset in a namespace, and what `ferrule check` says there.
+fn check_with(rules: &str) -> (serde_json::Value, String) {
+    let mut cluster = Cluster::create(1).unwrap();
+    let place = cluster.add_pod(1, "firewall").unwrap().namespace().clone();
+    let folder = cluster.folder().join("rules");
+    std::fs::write(&folder, rules).unwrap();
+    place
+        .command("nft", &["-f", &folder.to_string_lossy()])
+        .unwrap();
+    let run = |arguments: &[&str]| {
+        let program = binary().to_string_lossy().into_owned();
+        place.command(&program, arguments).unwrap()
+    };
+    let json = serde_json::from_str(&run(&["check", "-o", "json"])).unwrap();
+    (json, run(&["check"]))
+}
+
+#[test]
+fn check_names_firewalls_that_forward_nothing_by_themselves() {
+    let (json, text) = check_with(
+        "table inet strict {
+            chain forward {
+                type filter hook forward priority filter; policy drop;
+            }
+        }
+        table inet firewalld {
+            chain filter_FORWARD {
+                type filter hook forward priority 10; policy accept;
+                ct state established,related accept
+                reject with icmpx admin-prohibited
+            }
+        }
+        table ip harmless {
+            chain forward {
+                type filter hook forward priority 20; policy accept;
+                ip daddr 192.0.2.1 drop
+            }
+            chain input {
+                type filter hook input priority 20; policy drop;
+            }
+        }",
+    );
+    let obstacles = json["forwarding"]["obstacles"].as_array().unwrap();
+    let brief: Vec<String> = obstacles
+        .iter()
+        .map(|it| {
+            format!(
+                "{} {} {} {}",
+                it["family"], it["table"], it["chain"], it["by"]
+            )
+        })
+        .map(|it| it.replace('"', ""))
+        .collect();
+    let expected = [
+        "inet strict forward policy",
+        "inet firewalld filter_FORWARD last-rule",
+    ];
+    assert_eq!(brief, expected);
+    assert!(
+        text.contains("table inet strict, chain forward: its policy"),
+        "{text}"
+    );
+    assert!(text.contains("ip daddr PODS accept"), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    let (json, text) = check_with("");
+    assert_eq!(json["forwarding"]["obstacles"].to_string(), "[]");
+    assert!(!text.contains("Forwarded packets"), "{text}");
 }

@@ -2,7 +2,7 @@
 //! taken them from.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
-use crate::installed::{methods, programs_on};
+use crate::installed::{is_program_on, methods, programs_on};
 use crate::stage::{RELIST, Stage, eventually, within};
 use xtask::cluster::Namespace;
 
@@ -18,7 +18,7 @@ fn open_files(pid: u32) -> usize {
 }
 
 #[test]
-fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
+fn an_adopted_device_gets_the_programs_of_a_port_and_its_own_again() {
     let mut stage = Stage::new(&[]);
     let place = stage.cluster.node(1).namespace().clone();
     ip(&place, "link add fresh type veth peer name peer");
@@ -27,12 +27,14 @@ fn an_adopted_device_is_let_go_when_it_becomes_a_port() {
     stage.start_agent(1);
     ip(&place, "link add bridge type bridge");
     ip(&place, "link set fresh master bridge");
-    eventually("a port has no program", || {
-        programs_on(&place, "fresh") == 0
+    let has_program = |name: &str| is_program_on(&place, "fresh", name);
+    eventually("a port has a program of its own", || {
+        has_program("ferrule_ingr_br") && programs_on(&place, "fresh") == 2
     });
+    assert_eq!(programs_on(&place, "bridge"), 0, "its ports have them");
     ip(&place, "link set fresh nomaster");
     eventually("it is attached again", || {
-        programs_on(&place, "fresh") == 2 && stage.is_attached(1, "fresh")
+        has_program("ferrule_ingress") && stage.is_attached(1, "fresh")
     });
     let before = open_files(stage.agent(1).pid());
     for number in 0..10 {

@@ -7,6 +7,7 @@ use proxy_user::sync::{Settings, Sync};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Beyond what any scenario needs; what is pending then can't be helped.
@@ -48,6 +49,7 @@ pub(crate) struct Run<'a, D> {
     trouble: Trouble,
     sync: Option<Sync<D>>,
     objects: BTreeMap<ObjectKey, Object>,
+    local: BTreeMap<IpAddr, String>,
 }
 
 impl Scenario {
@@ -135,6 +137,7 @@ impl<'a, D: Datapath> Run<'a, D> {
             trouble,
             sync: None,
             objects: BTreeMap::new(),
+            local: BTreeMap::new(),
         };
         run.start(open(scenario.capacity()));
         run
@@ -148,6 +151,7 @@ impl<'a, D: Datapath> Run<'a, D> {
                 "capacity" => {}
                 "apply" => self.apply(&step.body),
                 "delete" => self.delete(&step.body),
+                "local" => self.set_local(&step.body),
                 "restart" => self.restart(),
                 "expect" => outcomes.push(self.outcome()),
                 other => panic!("no such step: {other}"),
@@ -172,8 +176,21 @@ impl<'a, D: Datapath> Run<'a, D> {
         self.turn(keys.into_iter().map(Event::Delete).collect());
     }
 
+    fn set_local(&mut self, lines: &str) {
+        let lines = lines.lines().map(|line| line.split_once(' ').unwrap());
+        let addresses = lines.map(|(ip, device)| (ip.parse().unwrap(), device.to_owned()));
+        self.local = addresses.collect();
+        let local = self.local.clone();
+        self.sync().set_local_addresses(local);
+        self.weather();
+    }
+
     fn turn(&mut self, events: Vec<Event>) {
         self.sync().apply(events);
+        self.weather();
+    }
+
+    fn weather(&mut self) {
         if self.trouble == Trouble::Crashes {
             self.restart();
         }
@@ -194,6 +211,7 @@ impl<'a, D: Datapath> Run<'a, D> {
             first_generation: 1000,
         };
         let mut sync = Sync::new(settings, datapath).unwrap();
+        sync.set_local_addresses(self.local.clone());
         let known = self.objects.values().cloned().map(Event::Apply);
         sync.apply(known.collect());
         sync.apply(vec![Event::Synced]);

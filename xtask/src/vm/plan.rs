@@ -43,10 +43,17 @@ const SUITES: [Suite; 3] = [
 ];
 
 /// Tests that older kernels can't run: name, and the first series that can.
-const FROM: [(&str, (u32, u32)); 1] = [(
-    "restart::the_other_way_of_attaching_takes_the_place_of_the_first",
-    (6, 6),
-)];
+const FROM: [(&str, (u32, u32)); 2] = [
+    (
+        "restart::the_other_way_of_attaching_takes_the_place_of_the_first",
+        (6, 6),
+    ),
+    // A device that is up could not be renamed.
+    (
+        "changes_of_the_node::renamed_devices_keep_their_programs_and_connections",
+        (6, 2),
+    ),
+];
 
 /// Tests that would take a guest too long, and see nothing of its kernel that shorter ones don't.
 const TOO_LONG: [&str; 2] = [

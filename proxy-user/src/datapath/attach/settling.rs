@@ -72,13 +72,14 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::hook::{Framing, Suitability};
+    use crate::datapath::hook::{Framing, Suitability, Traits};
 
     fn device(name: &str) -> Device {
         Device {
             index: 7,
             name: name.into(),
             suitability: Suitability::Suitable(Framing::Ethernet),
+            traits: Traits::default(),
         }
     }
 

@@ -1,0 +1,37 @@
+//! What the agent asks of the node before it starts: ports of its own, and packets from the node to itself.
+
+use crate::config::{NODE_PORTS, Run};
+use crate::datapath::sysctl::{Setting, accept_local, reserve};
+use anyhow::Result;
+use std::ops::RangeInclusive;
+use tracing::warn;
+
+/// What has come of it.
+pub(super) struct Preparations {
+    pub(super) snat_ports: RangeInclusive<u16>,
+    /// Ports that no socket gets unless it asks for them; `None`: that could not be set.
+    pub(super) reserved_ports: Option<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Preparations {
+    /// Sets what can be set and warns of the rest: without it the agent does what it can.
+    pub(super) fn make(snat_ports: &RangeInclusive<u16>) -> Result<Self> {
+        let mut warnings = Run::overlaps(snat_ports)?;
+        let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
+        let accepting = accept_local();
+        warnings.extend(
+            [&reserved, &accepting]
+                .into_iter()
+                .filter_map(Setting::warning),
+        );
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        Ok(Self {
+            snat_ports: snat_ports.clone(),
+            reserved_ports: reserved.problem.is_none().then_some(reserved.value),
+            warnings,
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! The node itself: its addresses, and the row that tells the programs of them.
+
+use super::Sync;
+use crate::datapath::Datapath;
+use crate::frontend::{LocalAddresses, NodeContext};
+use crate::tables::node_config;
+use proxy_common::NodeConfig;
+use std::net::IpAddr;
+use tracing::warn;
+
+impl<D: Datapath> Sync<D> {
+    /// Takes in the addresses of the node's devices, all of them.
+    pub fn set_local_addresses(&mut self, addresses: LocalAddresses) {
+        let before = std::mem::replace(&mut self.node.local_addresses, addresses);
+        if self.synced {
+            let now = &self.node.local_addresses;
+            let has_changed = |ip: &IpAddr| before.get(ip) != now.get(ip);
+            let names = self.cluster.names_with(has_changed);
+            self.dirty.extend(names.cloned());
+        }
+        self.work();
+    }
+
+    /// The node's object has changed.
+    pub(super) fn node_changed(&mut self) {
+        let view = self.cluster.node();
+        for skipped in view.iter().flat_map(|view| &view.skipped) {
+            warn!("{skipped}");
+        }
+        let own = view.iter().flat_map(|view| &view.addresses);
+        let addresses = self.settings.node_addresses.iter().chain(own).copied();
+        let node = NodeContext::of(addresses, self.node.local_addresses.clone());
+        if self.node != node {
+            self.node = node;
+            self.mark_all();
+        }
+    }
+
+    /// Writes the node's row.
+    pub(super) fn configure(&mut self) {
+        let wanted = self.wanted_config();
+        if self.config == Some(wanted) {
+            return;
+        }
+        match self.datapath.configure(&wanted) {
+            Ok(()) => self.config = Some(wanted),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The node's row as it should be.
+    pub(super) fn wanted_config(&self) -> NodeConfig {
+        let settings = &self.settings;
+        node_config(&self.node, &settings.cluster_cidrs, &settings.snat_ports)
+    }
+}
