@@ -10,6 +10,8 @@ use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::features::Features;
 use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
+use crate::datapath::sweep::{self, Sweep};
+use crate::flows::FlowReport;
 use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
@@ -20,7 +22,7 @@ use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
@@ -61,6 +63,12 @@ async fn serve(run: &Run) -> Result<()> {
         .then(|| object::log_decisions(&mut loaded.programs));
     let log = log.transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
+    let measures = sweep::Settings {
+        timeouts: run.timeouts.timeouts(),
+        snat_ports: snat_ports.clone(),
+    };
+    let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
+    sweep.start()?;
     let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features));
 
     let events = follow_manifests(&run.manifests)?;
@@ -73,6 +81,7 @@ async fn serve(run: &Run) -> Result<()> {
         sync: requests_in,
         devices: device_reports_in,
         snat_ports,
+        flows: flows.clone(),
     };
     info!(
         "node {}: following {}",
@@ -88,6 +97,7 @@ async fn serve(run: &Run) -> Result<()> {
             info!("asked to stop; programs and maps stay in force");
             Ok(())
         }
+        () = ended(flows) => bail!("the sweep thread has ended"),
         () = forever(log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
@@ -158,6 +168,11 @@ async fn synced(sync: &mpsc::Sender<ReportRequest>) -> Result<()> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+/// Waits for the end of whoever reports.
+async fn ended(mut reports: watch::Receiver<FlowReport>) {
+    while reports.changed().await.is_ok() {}
 }
 
 async fn forever(log: Option<impl Future<Output = ()>>) {

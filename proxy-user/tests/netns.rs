@@ -4,6 +4,8 @@
 mod change;
 #[path = "netns/cleanup.rs"]
 mod cleanup;
+#[path = "netns/expiry.rs"]
+mod expiry;
 #[path = "netns/foreign.rs"]
 mod foreign;
 #[path = "netns/installed.rs"]

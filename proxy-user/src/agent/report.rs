@@ -3,6 +3,7 @@
 //! `report` is answered by a JSON document, `stop` by the end of the agent.
 
 use crate::datapath::attach::DeviceReport;
+use crate::flows::FlowReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -38,6 +39,8 @@ pub struct AgentReport {
     pub sync: Report,
     /// The devices of the node and what is attached to them.
     pub devices: Vec<DeviceReport>,
+    /// The flow tables, as the last pass over them has found them.
+    pub flows: FlowReport,
 }
 
 impl AgentReport {
@@ -61,6 +64,7 @@ pub(super) struct Server {
     pub(super) sync: mpsc::Sender<ReportRequest>,
     pub(super) devices: mpsc::Sender<DeviceRequest>,
     pub(super) snat_ports: RangeInclusive<u16>,
+    pub(super) flows: watch::Receiver<FlowReport>,
 }
 
 impl Server {
@@ -118,6 +122,7 @@ impl Server {
             snat_ports: (*self.snat_ports.start(), *self.snat_ports.end()),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
+            flows: self.flows.borrow().clone(),
         })
     }
 }
@@ -232,6 +237,7 @@ mod tests {
             sync: mpsc::channel(1).0,
             devices: mpsc::channel(1).0,
             snat_ports: 1024..=2047,
+            flows: watch::channel(FlowReport::default()).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -12,6 +12,7 @@ pub mod leftovers;
 pub mod object;
 pub mod pins;
 pub mod readings;
+pub mod sweep;
 
 pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};
 
