@@ -6,6 +6,8 @@
 mod family;
 mod table;
 
+pub use table::request;
+
 use crate::datapath::object::{self, EXPIRE};
 use crate::datapath::pins::Pins;
 use crate::flows::{FlowReport, Timeouts};

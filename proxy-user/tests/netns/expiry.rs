@@ -7,7 +7,7 @@ use xtask::cluster::Protocol;
 use xtask::traffic::tcp_open;
 
 /// Longer than it takes to see a flow end.
-const LONG: Duration = Duration::from_secs(6);
+const LONG: Duration = Duration::from_secs(8);
 const FLAGS: [&str; 6] = [
     "--tcp-timeout-closing=2s",
     "--tcp-timeout-half-open=2s",

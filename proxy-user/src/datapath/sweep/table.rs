@@ -91,7 +91,7 @@ where
 }
 
 /// What the program is asked, at most [`Request::MOST`] flows at a time.
-pub(super) fn request<A: Address>(table: Table, unused: &[Unused<A>]) -> Vec<u8>
+pub fn request<A: Address>(table: Table, unused: &[Unused<A>]) -> Vec<u8>
 where
     Unused<A>: Pod,
 {
