@@ -272,6 +272,13 @@ impl<A: Address> Flow<A> {
             || self.has_role(FlowRole::HostUnDnat)
     }
 
+    /// Whether the row gives packets between the edges another source, or is about to: it serves the flow
+    /// whose answers are found under the reverse of its key.
+    #[inline(always)]
+    pub const fn masks(&self) -> bool {
+        self.has_role(FlowRole::Snat) || self.has_role(FlowRole::SnatPending)
+    }
+
     /// The key of the row that belongs to this one: a flow's way there and its way back.
     #[inline(always)]
     pub fn twin(&self, key: &Tuple<A>) -> Tuple<A> {

@@ -13,6 +13,7 @@ mod addr;
 mod config;
 mod counter;
 mod device;
+mod expiry;
 mod flow;
 mod fragment;
 mod pod;
@@ -23,6 +24,7 @@ pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
 pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6};
 pub use counter::{Counter, DropReason, Verdict};
 pub use device::{Device, Mac};
+pub use expiry::{Request, Unused};
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
 pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{

@@ -8,7 +8,7 @@
 )]
 
 use crate::{
-    AddrV4, AddrV6, Backend, BackendRef, Flow, FragmentKey, FrontendKey, Port, Ticks, Tuple,
+    AddrV4, AddrV6, Backend, BackendRef, Flow, FragmentKey, FrontendKey, Port, Ticks, Tuple, Unused,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -40,6 +40,7 @@ macro_rules! plain_rows {
             Ticks,
             u32
         );
+        plain_row!(Unused<$addr>, Tuple<$addr>, Ticks, Ticks);
         plain_row!(FragmentKey<$addr>, $addr, $addr, u32, u32);
         plain_row!(FrontendKey<$addr>, $addr, Port, u16);
         plain_row!(Backend<$addr>, $addr, Port, u16, u32);

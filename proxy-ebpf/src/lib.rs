@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod expiry;
 pub mod family;
 pub mod flow;
 pub mod host;

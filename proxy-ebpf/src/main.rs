@@ -19,7 +19,7 @@ mod hooks {
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
     use proxy_ebpf::packet::Hooked;
-    use proxy_ebpf::{Fate, pipeline};
+    use proxy_ebpf::{Fate, expiry, pipeline};
 
     #[classifier]
     fn ferrule_ingress(context: TcContext) -> i32 {
@@ -46,6 +46,14 @@ mod hooks {
     #[classifier]
     fn ferrule_egr_l3(context: TcContext) -> i32 {
         egress(&context, &mut BareSkb::new(&context))
+    }
+
+    /// Attached nowhere: the agent runs it, on a list of flows that nobody uses any more. Returns how many
+    /// of them are gone.
+    #[classifier]
+    fn ferrule_expire(context: TcContext) -> i32 {
+        let mut maps = Maps::new(&context);
+        expiry::remove_unused(&mut EthernetSkb::new(&context), &mut maps) as i32
     }
 
     #[inline(always)]

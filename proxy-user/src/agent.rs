@@ -11,6 +11,8 @@ use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::features::Features;
 use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
+use crate::datapath::sweep::{self, Sweep};
+use crate::flows::FlowReport;
 use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
@@ -62,7 +64,13 @@ async fn serve(run: &Run) -> Result<()> {
         .log_decisions
         .then(|| object::log_decisions(&mut loaded.programs));
     let log = log.transpose()?;
+    let measures = sweep::Settings {
+        timeouts: run.timeouts.timeouts(),
+        snat_ports: settings.snat_ports.clone(),
+    };
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
+    let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
+    sweep.start()?;
     let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features))?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
@@ -77,6 +85,7 @@ async fn serve(run: &Run) -> Result<()> {
         sync: requests_in,
         devices: device_reports_in,
         preparations,
+        flows: flows.clone(),
     };
     info!(
         "node {}: following {}",
@@ -92,6 +101,7 @@ async fn serve(run: &Run) -> Result<()> {
             info!("asked to stop; programs and maps stay in force");
             Ok(())
         }
+        () = ended(flows) => bail!("the sweep thread has ended"),
         () = forever(log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
@@ -162,6 +172,11 @@ async fn synced(sync: &mpsc::Sender<ReportRequest>) -> Result<()> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+/// Waits for the end of whoever reports.
+async fn ended(mut reports: watch::Receiver<FlowReport>) {
+    while reports.changed().await.is_ok() {}
 }
 
 async fn forever(log: Option<impl Future<Output = ()>>) {

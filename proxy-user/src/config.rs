@@ -1,5 +1,9 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod timeouts;
+
+pub use timeouts::TimeoutFlags;
+
 use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
 use crate::datapath::features::Features;
@@ -58,6 +62,9 @@ pub struct Run {
     /// the NodePorts if not given.
     #[arg(long, value_name = "MIN-MAX", value_parser = port_range)]
     pub snat_ports: Option<RangeInclusive<u16>>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub timeouts: TimeoutFlags,
     /// Log what becomes of every packet. Slow: for looking into a problem.
     #[arg(long)]
     pub log_decisions: bool,

@@ -12,6 +12,8 @@
 //!   datapath   the maps, and the programs on the devices
 //! ```
 //!
+//! Beside it `flows` says what the flow tables hold and what of it has ended; `datapath::sweep` does it.
+//!
 //! `sync` owns all of it and is the only one to call down; `agent` runs the tasks; `cli` reads what
 //! they leave. Everything between `source` and `datapath` is a function of values.
 
@@ -20,6 +22,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod datapath;
+pub mod flows;
 pub mod frontend;
 pub mod source;
 pub mod sync;

@@ -10,6 +10,8 @@ mod clash;
 mod cleanup;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
+#[path = "netns/expiry.rs"]
+mod expiry;
 #[path = "netns/flood.rs"]
 mod flood;
 #[path = "netns/foreign.rs"]

@@ -4,6 +4,7 @@
 
 use super::preparations::Preparations;
 use crate::datapath::attach::DeviceReport;
+use crate::flows::FlowReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -43,6 +44,8 @@ pub struct AgentReport {
     pub sync: Report,
     /// The devices of the node and what is attached to them.
     pub devices: Vec<DeviceReport>,
+    /// The flow tables, as the last pass over them has found them.
+    pub flows: FlowReport,
 }
 
 impl AgentReport {
@@ -66,6 +69,7 @@ pub(super) struct Server {
     pub(super) sync: mpsc::Sender<ReportRequest>,
     pub(super) devices: mpsc::Sender<DeviceRequest>,
     pub(super) preparations: Preparations,
+    pub(super) flows: watch::Receiver<FlowReport>,
 }
 
 impl Server {
@@ -125,6 +129,7 @@ impl Server {
             warnings: self.preparations.warnings.clone(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
+            flows: self.flows.borrow().clone(),
         })
     }
 }
@@ -243,6 +248,7 @@ mod tests {
                 reserved_ports: None,
                 warnings: Vec::new(),
             },
+            flows: watch::channel(FlowReport::default()).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -7,10 +7,12 @@ use crate::config::Place;
 use crate::datapath::attach::DeviceReport;
 use crate::datapath::pins::Pins;
 use crate::datapath::readings::{Readings, read};
+use crate::flows::{Busiest, FlowReport, TableReport};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 /// Flags of `ferrule status`.
 #[derive(Clone, Debug, Args)]
@@ -99,6 +101,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         warnings,
         sync,
         devices,
+        flows,
     } = agent;
     let state = if agent.is_synced() {
         "synced"
@@ -139,7 +142,8 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         )?;
     }
     render_devices(text, devices)?;
-    render_objects(text, sync)
+    render_objects(text, sync)?;
+    render_flows(text, flows)
 }
 
 fn render_counts(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Result {
@@ -208,6 +212,53 @@ fn render_objects(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Re
         })
         .collect();
     write!(text, "\n{}", table(["map", "used", "of"], &rows))
+}
+
+fn render_flows(text: &mut String, flows: &FlowReport) -> std::fmt::Result {
+    let rows: Vec<[String; 8]> = flows.tables.iter().map(cells).collect();
+    let header = [
+        "flows",
+        "TCP half-open",
+        "established",
+        "half-closed",
+        "closing",
+        "UDP unanswered",
+        "answered",
+        "masked",
+    ];
+    if !rows.is_empty() {
+        write!(text, "\n{}", table(header, &rows))?;
+    }
+    let rows: Vec<[String; 3]> = flows.busiest.iter().map(port_cells).collect();
+    if !rows.is_empty() {
+        let header = ["most ports in use towards", "ports", "of"];
+        write!(text, "\n{}", table(header, &rows))?;
+    }
+    Ok(())
+}
+
+fn cells(report: &TableReport) -> [String; 8] {
+    let counts = &report.counts;
+    [
+        report.map.clone(),
+        counts.half_open.to_string(),
+        counts.established.to_string(),
+        counts.half_closed.to_string(),
+        counts.closing.to_string(),
+        counts.unanswered.to_string(),
+        counts.answered.to_string(),
+        counts.masked.to_string(),
+    ]
+}
+
+fn port_cells(busiest: &Busiest) -> [String; 3] {
+    let backend = SocketAddr::new(busiest.address, busiest.port);
+    let warning = if busiest.is_scarce() { ", scarce" } else { "" };
+    [
+        format!("{} {backend}", busiest.protocol),
+        busiest.used.to_string(),
+        format!("{}{warning}", busiest.of),
+    ]
 }
 
 fn render_readings(text: &mut String, readings: &Readings) -> std::fmt::Result {

@@ -27,24 +27,37 @@ pub fn read_array<T: Pod>(map: BorrowedFd<'_>, length: u32) -> io::Result<Vec<T>
     let mut values = vec![T::zeroed(); BATCH as usize];
     let mut cursor = None;
     while rows.len() < length as usize {
-        let (count, next) = lookup_batch(map, cursor, &mut keys, &mut values)?;
-        rows.extend_from_slice(&values[..count]);
-        if count == 0 {
+        let batch = read_batch(map, cursor, &mut keys, &mut values)?;
+        rows.extend_from_slice(&values[..batch.rows]);
+        if batch.rows == 0 || batch.next.is_none() {
             break;
         }
-        cursor = Some(next);
+        cursor = batch.next;
     }
     rows.truncate(length as usize);
     Ok(rows)
 }
 
-/// One batch from `cursor` on; returns how many rows it holds and where the next one starts.
-fn lookup_batch<T: Pod>(
+/// What a call has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How many rows.
+    pub rows: usize,
+    /// Where the next call goes on; `None` at the end of the map.
+    pub next: Option<u32>,
+}
+
+/// Reads rows of an array or a hash from `cursor` on, or from the start (BPF_MAP_LOOKUP_BATCH, Linux
+/// 5.6). A hash is read bucket by bucket: rows that stay in it are read exactly once in a pass.
+///
+/// # Errors
+/// What the kernel said: ENOSPC if a bucket of a hash has more rows than `keys` has room for.
+pub fn read_batch<K: Pod, T: Pod>(
     map: BorrowedFd<'_>,
     cursor: Option<u32>,
-    keys: &mut [u32],
+    keys: &mut [K],
     values: &mut [T],
-) -> io::Result<(usize, u32)> {
+) -> io::Result<Batch> {
     let mut next = 0u32;
     let start = cursor.unwrap_or_default();
     let room = keys.len().min(values.len());
@@ -60,17 +73,34 @@ fn lookup_batch<T: Pod>(
     attr.batch.values = values.as_mut_ptr() as u64;
     attr.batch.count = u32::try_from(room).unwrap_or(u32::MAX);
     attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-    // SAFETY: the pointers are to live buffers, `count` is no more than either holds; T is plain
-    // bytes, so any row the kernel writes is a valid one. The caller's T has the map's value size.
+    // SAFETY: the pointers are to live buffers, `count` is no more than either holds; K and T are plain
+    // bytes, so any row the kernel writes is a valid one. The caller's K and T have the map's sizes.
     let outcome = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
     // SAFETY: the kernel has initialised all of the union, as we had.
-    let count = unsafe { attr.batch.count } as usize;
-    match outcome {
-        Ok(_) => Ok((count, next)),
+    let rows = unsafe { attr.batch.count } as usize;
+    let next = match outcome {
+        Ok(_) => Some(next),
         // The end: the last rows are there all the same.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((count, next)),
-        Err(error) => Err(error),
-    }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Batch { rows, next })
+}
+
+/// Runs a program of a hook of tc on a packet (BPF_PROG_TEST_RUN), and returns what it returns.
+///
+/// # Errors
+/// What the kernel said.
+pub fn run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.test.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.test.data_in = packet.as_ptr() as u64;
+    attr.test.data_size_in = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    // SAFETY: the pointer is to a live buffer of this length; nothing else is asked for.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }?;
+    // SAFETY: the kernel has initialised all of the union, as we had.
+    Ok(unsafe { attr.test.retval })
 }
 
 /// The ids of the tcx programs on a hook of a device (BPF_PROG_QUERY, Linux 6.6), in their order.

@@ -3,7 +3,7 @@
 use crate::datapath::bpf::verify;
 use crate::datapath::features::Features;
 use crate::datapath::hook::{Framing, Hook};
-use crate::datapath::object::{self, program};
+use crate::datapath::object::{self, EXPIRE, named};
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
@@ -37,10 +37,10 @@ pub fn costs(features: &Features) -> Result<Vec<Cost>> {
         .into_iter()
         .flat_map(|framing| Hook::ALL.map(|hook| (hook, framing)))
         // The same program as elsewhere.
-        .filter(|place| *place != (Hook::Egress, Framing::Port));
-    let costs = all.map(|(hook, framing)| {
-        let name = hook.program(framing);
-        let program = program(&mut programs, hook, framing)?;
+        .filter(|place| *place != (Hook::Egress, Framing::Port))
+        .map(|(hook, framing)| hook.program(framing));
+    let costs = all.chain([EXPIRE]).map(|name| {
+        let program = named(&mut programs, name)?;
         let info = program.info()?;
         let (instructions, license) = linked.program(name)?;
         let log = verify(instructions, license).with_context(|| format!("verifying {name}"))?;

@@ -14,6 +14,7 @@ pub mod object;
 pub mod pins;
 pub mod readings;
 mod rows;
+pub mod sweep;
 pub mod sysctl;
 
 pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};

@@ -18,6 +18,9 @@ use tracing::{info, warn};
 /// The programs and the definitions of the maps.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bpf"));
 
+/// The program that removes flows; attached nowhere.
+pub const EXPIRE: &str = "ferrule_expire";
+
 /// What the object is loaded with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -82,7 +85,14 @@ fn prepare(pins: &Pins) -> Result<()> {
 /// # Errors
 /// The object lacks it, or the kernel refuses it.
 pub fn program(programs: &mut Ebpf, hook: Hook, framing: Framing) -> Result<&mut SchedClassifier> {
-    let name = hook.program(framing);
+    named(programs, hook.program(framing))
+}
+
+/// The program with this name, loaded when it is first asked for.
+///
+/// # Errors
+/// The object lacks it, or the kernel refuses it.
+pub fn named<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = programs.program_mut(name);
     let program = program.ok_or_else(|| anyhow!("the object has no program {name}"))?;
     let program: &mut SchedClassifier = program.try_into()?;

@@ -4,20 +4,25 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use proxy_common::{AddrV4, AddrV6, Counter, Flow, Hook, Table, Ticks, Tuple};
-use proxy_ebpf::testing::{FamilyTables, World, run_hook};
+use proxy_common::{AddrV4, AddrV6, Counter, Flow, Hook, Table, Ticks, Tuple, Unused};
+use proxy_ebpf::expiry::remove_unused;
+use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
 use proxy_ebpf::{DropReason, Fate};
-use proxy_user::datapath::bpf::Row;
+use proxy_user::datapath::bpf::{self, Row};
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
-use proxy_user::datapath::object::{self, Options};
+use proxy_user::datapath::object::{self, EXPIRE, Options};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
+use proxy_user::datapath::sweep::{self, Sweep, request};
 use proxy_user::datapath::{Datapath as _, FamilyOp, Op, hook};
+use proxy_user::flows::{FlowReport, Timeouts};
 use proxy_user::tables::Family;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use tokio::sync::watch;
 
 /// Loaded programs; the maps' pins go away with the value.
 pub(crate) struct Loaded {
@@ -195,6 +200,34 @@ impl Loaded {
         };
         object::program(&mut self.programs, hook, Framing::Ethernet)
             .expect("the object has the program")
+    }
+
+    /// Asks the program that removes flows, in the kernel and in memory, and wants the same of both.
+    pub(crate) fn expire<A: Family>(
+        &mut self,
+        world: &mut World,
+        table: Table,
+        unused: &[Unused<A>],
+    ) -> u32
+    where
+        Unused<A>: bytemuck::Pod,
+    {
+        let packet = request(table, unused);
+        let expected = remove_unused(&mut MemoryPacket::new(&packet), world);
+        let program = object::named(&mut self.programs, EXPIRE).expect("the object has it");
+        let program = program.fd().expect("it is loaded");
+        let removed = bpf::run(program.as_fd(), &packet).expect("the program runs");
+        assert_eq!(removed, expected, "kernel and memory differ in {unused:?}");
+        removed
+    }
+
+    /// What the agent does each second.
+    pub(crate) fn sweep(&mut self, timeouts: Timeouts) -> (Sweep, watch::Receiver<FlowReport>) {
+        let settings = sweep::Settings {
+            timeouts,
+            snat_ports: 1024..=29999,
+        };
+        Sweep::open(&self.pins, &mut self.programs, settings).expect("the tables are pinned")
     }
 
     /// Runs a packet in the kernel and in memory, and wants the same of both.

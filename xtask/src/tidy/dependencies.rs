@@ -5,7 +5,7 @@ use super::paths;
 use super::source::Source;
 
 /// Files below the first must not name what follows.
-const NEVER: [(&str, &[&str]); 8] = [
+const NEVER: [(&str, &[&str]); 9] = [
     (
         "proxy-common/src/",
         &[
@@ -29,6 +29,16 @@ const NEVER: [(&str, &[&str]); 8] = [
     (
         "proxy-user/src/tables",
         &["crate::cluster", "k8s_openapi", "aya", "aya_obj", "tokio"],
+    ),
+    (
+        "proxy-user/src/flows",
+        &[
+            "crate::datapath",
+            "crate::cluster",
+            "aya",
+            "aya_obj",
+            "tokio",
+        ],
     ),
     (
         "proxy-user/src/datapath",
