@@ -18,6 +18,15 @@ impl Delta {
         }
     }
 
+    /// Also changes by what another delta does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, delta: u32) -> Self {
+        Self {
+            sum: self.sum + delta as u64,
+        }
+    }
+
     /// The sum in 32 bits.
     #[inline(always)]
     pub const fn folded(self) -> u32 {
