@@ -4,8 +4,9 @@ use crate::checksum::Delta;
 use crate::icmp::{self, Kind};
 use crate::nat;
 use crate::network::{Ipv4Header, Ipv6Header, Network};
-use crate::packet::Packet;
+use crate::packet::{Hooked, Packet};
 use crate::parse::{self, Headers};
+use crate::refuse;
 use proxy_common::{AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Tuple, Verdict};
 
 /// An IP family, named by its address type.
@@ -49,6 +50,12 @@ pub trait Family: Address {
 
     /// Where the packet begins that a message quotes.
     fn quote<P: Packet>(packet: &P, message: usize, kind: Kind) -> Option<usize>;
+
+    /// Makes a packet whose transport header ends at `end` an ICMP error about itself.
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason>;
+
+    /// Whether it is an address of one host: neither unspecified nor of a group.
+    fn is_one_host(&self) -> bool;
 
     /// The address that masks flows, if this node has one of this family.
     fn masquerade(config: &NodeConfig) -> Option<Self>;
@@ -138,6 +145,18 @@ impl Family for AddrV4 {
     #[inline(always)]
     fn quote<P: Packet>(_packet: &P, message: usize, _kind: Kind) -> Option<usize> {
         Some(message + icmp::HEADER)
+    }
+
+    #[inline(always)]
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
+        refuse::ipv4(packet, end)
+    }
+
+    #[inline(always)]
+    fn is_one_host(&self) -> bool {
+        // 224.0.0.0/4: groups; 240.0.0.0/4: of no use, and broadcast (RFC 1112).
+        let first = self.be().to_ne_bytes()[0];
+        first != 0 && first < 224
     }
 
     #[inline(always)]
@@ -233,6 +252,16 @@ impl Family for AddrV6 {
             Kind::Error => Some(message + icmp::HEADER),
             Kind::Redirect => icmp::redirected(packet, message),
         }
+    }
+
+    #[inline(always)]
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
+        refuse::ipv6(packet, end)
+    }
+
+    #[inline(always)]
+    fn is_one_host(&self) -> bool {
+        self.be() != [0; 4] && self.be()[0].to_ne_bytes()[0] != 0xff
     }
 
     #[inline(always)]

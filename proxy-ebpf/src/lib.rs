@@ -35,6 +35,7 @@ pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod refuse;
 pub mod service;
 pub mod snat;
 #[cfg(any(test, feature = "testing"))]

@@ -145,8 +145,9 @@ pub fn ipv6<P: Packet>(packet: &mut P) -> Result<Headers<AddrV6>, Verdict> {
     })
 }
 
+/// Length of a transport header without options.
 #[inline(always)]
-const fn transport_length(proto: Proto) -> usize {
+pub(crate) const fn transport_length(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_LENGTH,
         Proto::Udp => UDP_LENGTH,

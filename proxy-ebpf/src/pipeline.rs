@@ -6,7 +6,7 @@ use crate::nat::Translation;
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::Headers;
-use crate::{DropReason, Fate, Verdict, flow, host, icmp, nat, open, service, snat};
+use crate::{DropReason, Fate, Verdict, flow, host, icmp, nat, open, refuse, service, snat};
 use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, AddrV6, Flow, FlowRole, Frontend, Hook, Mac, Mark, Table, Ticks};
 
@@ -113,7 +113,11 @@ fn first_packet<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), false);
         open_at_ingress(packet, kernel, headers, frontend, plan)
     });
-    fate.unwrap_or(Err(DropReason::FlowTableFull))
+    match fate {
+        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Ingress),
+        Some(fate) => fate,
+        None => Err(DropReason::FlowTableFull),
+    }
 }
 
 #[inline(always)]
@@ -192,7 +196,11 @@ fn first_packet_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), is_host);
         open_at_egress(packet, kernel, headers, plan)
     });
-    fate.unwrap_or(Err(DropReason::FlowTableFull))
+    match fate {
+        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Egress),
+        Some(fate) => fate,
+        None => Err(DropReason::FlowTableFull),
+    }
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@ mod icmp;
 mod ipv4;
 mod journeys;
 mod oddities;
+mod refusals;
 
 use crate::testing::{PacketBuilder, Step, World, tcp, udp};
 use proxy_common::{FrontendKind, Locality, Proto};
@@ -85,6 +86,7 @@ pub fn fixtures() -> Vec<Fixture> {
             for (name, world, steps) in journeys::journeys(places, proto, make)
                 .into_iter()
                 .chain(icmp::errors(places, proto, make))
+                .chain(refusals::refusals(places, proto, make))
             {
                 all.push(Fixture {
                     name: format!("{name}, {title}"),
@@ -97,6 +99,7 @@ pub fn fixtures() -> Vec<Fixture> {
             .into_iter()
             .chain(endings::endings(places))
             .chain(icmp::oddities(places))
+            .chain(refusals::oddities(places))
         {
             all.push(Fixture {
                 name: format!("{name}, {}", places.family),

@@ -18,6 +18,7 @@ pub struct ErrorBuilder {
     /// What follows the checksum and comes before the quoted packet.
     body: Vec<u8>,
     quote: Vec<u8>,
+    is_sent_back: bool,
 }
 
 /// "Port unreachable" from one address to another; ports of sockets are left out.
@@ -37,6 +38,7 @@ pub fn unreachable(src: &str, dst: &str) -> ErrorBuilder {
         code,
         body: vec![0; 4],
         quote: Vec::new(),
+        is_sent_back: false,
     }
 }
 
@@ -61,6 +63,14 @@ impl ErrorBuilder {
         }
     }
 
+    /// As a program makes it of the quoted packet.
+    pub fn sent_back(self) -> Self {
+        Self {
+            is_sent_back: true,
+            ..self
+        }
+    }
+
     /// The bytes, from the Ethernet header on.
     pub fn build(&self) -> Vec<u8> {
         let mut message = vec![self.kind, self.code, 0, 0];
@@ -73,12 +83,19 @@ impl ErrorBuilder {
         let sum = internet_checksum(&message, partial);
         message[2..4].copy_from_slice(&sum.to_ne_bytes());
         let mut bytes = ethernet(self.src);
+        let (id, fragment) = if self.is_sent_back {
+            let (destination, source) = bytes[..12].split_at_mut(6);
+            destination.swap_with_slice(source);
+            (0, 0x4000)
+        } else {
+            (0x1234, 0)
+        };
         bytes.extend(network(
             self.src,
             self.dst,
             proto,
-            0x1234,
-            0,
+            id,
+            fragment,
             &[],
             message.len(),
         ));
