@@ -18,10 +18,19 @@ impl Delta {
         }
     }
 
+    /// Also changes by what another delta does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, delta: u32) -> Self {
+        Self {
+            sum: self.sum + delta as u64,
+        }
+    }
+
     /// The sum in 32 bits.
     #[inline(always)]
     pub const fn folded(self) -> u32 {
-        // Two folds suffice: at most eight words were replaced.
+        // Two folds suffice for less than 2^31 words.
         fold64(fold64(self.sum)) as u32
     }
 }
@@ -36,6 +45,12 @@ pub const fn negated(delta: u32) -> u32 {
 #[inline(always)]
 pub const fn is_change(delta: u32) -> bool {
     delta.wrapping_add(1) > 1
+}
+
+/// The checksum of data that this has been summed of.
+#[inline(always)]
+pub const fn of(sum: Delta) -> u16 {
+    adjusted(!0, sum.folded())
 }
 
 /// The checksum field that was `checksum` after its data changed by `delta`.

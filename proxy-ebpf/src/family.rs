@@ -1,13 +1,22 @@
 //! What differs between IPv4 and IPv6; everything else is written once.
 
 use crate::checksum::Delta;
+use crate::icmp::{self, Kind};
 use crate::nat;
-use crate::packet::Packet;
+use crate::network::{Ipv4Header, Ipv6Header, Network};
+use crate::packet::{Hooked, Packet};
 use crate::parse::{self, Headers};
+use crate::refuse;
 use proxy_common::{AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Tuple, Verdict};
 
 /// An IP family, named by its address type.
 pub trait Family: Address {
+    /// Length of a network header without options.
+    const HEADER: usize;
+
+    /// The protocol number of ICMP.
+    const ICMP: u8;
+
     /// Finds addresses, ports and offsets; `Err` is why the packet is none of ours.
     fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict>;
 
@@ -21,6 +30,32 @@ pub trait Family: Address {
         addresses: [Self; 2],
         delta: u32,
     ) -> Result<(), DropReason>;
+
+    /// Overwrites the addresses of a network header whose change another checksum balances.
+    fn store_covered<P: Packet>(
+        packet: &mut P,
+        network: usize,
+        addresses: [Self; 2],
+        delta: u32,
+    ) -> Result<(), DropReason>;
+
+    /// What is left of a change of addresses once the network header's own checksum is adjusted.
+    fn uncovered(delta: u32) -> u32;
+
+    /// Reads the network header at an offset, if there is one.
+    fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>>;
+
+    /// What a type of ICMP messages is, if not a message of another kind.
+    fn icmp_kind(number: u8) -> Option<Kind>;
+
+    /// Where the packet begins that a message quotes.
+    fn quote<P: Packet>(packet: &P, message: usize, kind: Kind) -> Option<usize>;
+
+    /// Makes a packet whose transport header ends at `end` an ICMP error about itself.
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason>;
+
+    /// Whether it is an address of one host: neither unspecified nor of a group.
+    fn is_one_host(&self) -> bool;
 
     /// The address that masks flows, if this node has one of this family.
     fn masquerade(config: &NodeConfig) -> Option<Self>;
@@ -45,6 +80,9 @@ const fn scatter(word: u32) -> u32 {
 }
 
 impl Family for AddrV4 {
+    const HEADER: usize = size_of::<Ipv4Header>();
+    const ICMP: u8 = 1;
+
     #[inline(always)]
     fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
         parse::ipv4(packet)
@@ -65,7 +103,60 @@ impl Family for AddrV4 {
         addresses: [Self; 2],
         delta: u32,
     ) -> Result<(), DropReason> {
-        nat::store_ipv4_addresses(packet, headers.header_checksum, addresses, delta)
+        nat::store_ipv4_addresses(
+            packet,
+            P::NETWORK,
+            headers.header_checksum,
+            addresses,
+            delta,
+        )
+    }
+
+    #[inline(always)]
+    fn store_covered<P: Packet>(
+        packet: &mut P,
+        network: usize,
+        addresses: [Self; 2],
+        delta: u32,
+    ) -> Result<(), DropReason> {
+        nat::store_quoted_ipv4_addresses(packet, network, addresses, delta)
+    }
+
+    #[inline(always)]
+    fn uncovered(_delta: u32) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>> {
+        Ipv4Header::read(packet, at)
+    }
+
+    #[inline(always)]
+    fn icmp_kind(number: u8) -> Option<Kind> {
+        match number {
+            // Unreachable, time exceeded, parameter problem (RFC 792).
+            3 | 11 | 12 => Some(Kind::Error),
+            5 => Some(Kind::Redirect),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn quote<P: Packet>(_packet: &P, message: usize, _kind: Kind) -> Option<usize> {
+        Some(message + icmp::HEADER)
+    }
+
+    #[inline(always)]
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
+        refuse::ipv4(packet, end)
+    }
+
+    #[inline(always)]
+    fn is_one_host(&self) -> bool {
+        // 224.0.0.0/4: groups; 240.0.0.0/4: of no use, and broadcast (RFC 1112).
+        let first = self.be().to_ne_bytes()[0];
+        first != 0 && first < 224
     }
 
     #[inline(always)]
@@ -96,6 +187,9 @@ impl Family for AddrV4 {
 }
 
 impl Family for AddrV6 {
+    const HEADER: usize = size_of::<Ipv6Header>();
+    const ICMP: u8 = 58;
+
     #[inline(always)]
     fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
         parse::ipv6(packet)
@@ -119,6 +213,55 @@ impl Family for AddrV6 {
         _delta: u32,
     ) -> Result<(), DropReason> {
         nat::store_ipv6_addresses(packet, addresses)
+    }
+
+    #[inline(always)]
+    fn store_covered<P: Packet>(
+        packet: &mut P,
+        network: usize,
+        addresses: [Self; 2],
+        _delta: u32,
+    ) -> Result<(), DropReason> {
+        nat::store_covered_ipv6_addresses(packet, network, addresses)
+    }
+
+    #[inline(always)]
+    fn uncovered(delta: u32) -> u32 {
+        delta
+    }
+
+    #[inline(always)]
+    fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>> {
+        Ipv6Header::read(packet, at)
+    }
+
+    #[inline(always)]
+    fn icmp_kind(number: u8) -> Option<Kind> {
+        match number {
+            // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
+            1..=4 => Some(Kind::Error),
+            // RFC 4861 section 4.5.
+            137 => Some(Kind::Redirect),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn quote<P: Packet>(packet: &P, message: usize, kind: Kind) -> Option<usize> {
+        match kind {
+            Kind::Error => Some(message + icmp::HEADER),
+            Kind::Redirect => icmp::redirected(packet, message),
+        }
+    }
+
+    #[inline(always)]
+    fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
+        refuse::ipv6(packet, end)
+    }
+
+    #[inline(always)]
+    fn is_one_host(&self) -> bool {
+        self.be() != [0; 4] && self.be()[0].to_ne_bytes()[0] != 0xff
     }
 
     #[inline(always)]

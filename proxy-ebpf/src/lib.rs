@@ -28,12 +28,15 @@ pub mod expiry;
 pub mod family;
 pub mod flow;
 pub mod host;
+pub mod icmp;
 pub mod kernel;
 pub mod nat;
+pub mod network;
 pub mod open;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod refuse;
 pub mod service;
 pub mod snat;
 #[cfg(any(test, feature = "testing"))]

@@ -89,13 +89,14 @@ pub fn apply_first<A: Family, P: Packet>(
 #[inline(always)]
 pub(crate) fn store_ipv4_addresses<P: Packet>(
     packet: &mut P,
+    network: usize,
     header_checksum: u16,
     addresses: [AddrV4; 2],
     delta: u32,
 ) -> Result<(), DropReason> {
     let checksum = checksum::adjusted(header_checksum, delta);
-    packet.store(P::NETWORK + IPV4_CHECKSUM, checksum)?;
-    packet.store(P::NETWORK + IPV4_ADDRESSES, addresses)
+    packet.store(network + IPV4_CHECKSUM, checksum)?;
+    packet.store(network + IPV4_ADDRESSES, addresses)
 }
 
 #[inline(always)]
@@ -106,8 +107,32 @@ pub(crate) fn store_ipv6_addresses<P: Packet>(
     packet.store_uncovered(P::NETWORK + IPV6_ADDRESSES, addresses)
 }
 
+/// The same where the header's checksum is still to be read.
 #[inline(always)]
-const fn checksum_offset(proto: Proto) -> usize {
+pub(crate) fn store_quoted_ipv4_addresses<P: Packet>(
+    packet: &mut P,
+    network: usize,
+    addresses: [AddrV4; 2],
+    delta: u32,
+) -> Result<(), DropReason> {
+    let checksum = packet.load(network + IPV4_CHECKSUM);
+    let checksum = checksum.ok_or(DropReason::RewriteFailed)?;
+    store_ipv4_addresses(packet, network, checksum, addresses, delta)
+}
+
+/// The same where another checksum balances them.
+#[inline(always)]
+pub(crate) fn store_covered_ipv6_addresses<P: Packet>(
+    packet: &mut P,
+    network: usize,
+    addresses: [AddrV6; 2],
+) -> Result<(), DropReason> {
+    packet.store(network + IPV6_ADDRESSES, addresses)
+}
+
+/// Where a transport header has its checksum.
+#[inline(always)]
+pub(crate) const fn checksum_offset(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_CHECKSUM,
         Proto::Udp => UDP_CHECKSUM,
@@ -117,7 +142,7 @@ const fn checksum_offset(proto: Proto) -> usize {
 /// Over IPv6 no datagram is without a checksum (RFC 8200 section 8.1), so no sum may become zero there
 /// either.
 #[inline(always)]
-const fn zero_checksum(proto: Proto) -> Zero {
+pub(crate) const fn zero_checksum(proto: Proto) -> Zero {
     match proto {
         Proto::Tcp => Zero::Sum,
         Proto::Udp => Zero::NoChecksum,

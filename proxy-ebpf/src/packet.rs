@@ -87,6 +87,11 @@ pub trait Hooked: Packet {
     /// without a port.
     fn sender(&self) -> Option<u16>;
 
+    /// Makes the packet `length` bytes long and lets its link-layer header alone stay; the rest is to be
+    /// written, and nothing is left of it for a device to sum (CHECKSUM_PARTIAL). `end` is where the transport
+    /// header ends.
+    fn renew(&mut self, end: usize, length: usize) -> Result<(), DropReason>;
+
     /// Sends the packet elsewhere once its program has let it through.
     fn redirect(&mut self, to: Redirect) -> Result<(), DropReason>;
 

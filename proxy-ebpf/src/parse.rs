@@ -1,5 +1,6 @@
 //! Bytes to headers, once per packet and hook.
 
+use crate::network::{FRAGMENT_MASK, Ipv4Header, Ipv6Header};
 use crate::packet::Packet;
 use bytemuck::{Pod, Zeroable};
 use proxy_common::{AddrV4, AddrV6, Port, Proto, Tuple, Verdict};
@@ -68,44 +69,14 @@ impl<A> Headers<A> {
     }
 }
 
-/// RFC 791 section 3.1.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Ipv4Header {
-    version_ihl: u8,
-    tos: u8,
-    total_length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    src: AddrV4,
-    dst: AddrV4,
-}
-
-/// RFC 8200 section 3.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Ipv6Header {
-    version_class_flow: u32,
-    payload_length: u16,
-    next_header: u8,
-    hop_limit: u8,
-    src: AddrV6,
-    dst: AddrV6,
-}
-
 /// The start of both TCP (RFC 9293 section 3.1) and UDP (RFC 768).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Ports {
-    src: Port,
-    dst: Port,
+pub(crate) struct Ports {
+    pub(crate) src: Port,
+    pub(crate) dst: Port,
 }
 
-/// The more-fragments flag and the fragment offset of `Ipv4Header::fragment`, in host order.
-const FRAGMENT_MASK: u16 = 0x3fff;
 /// IPv6 extension header (RFC 8200 section 4.5).
 const NEXT_HEADER_FRAGMENT: u8 = 44;
 const TCP_LENGTH: usize = 20;
@@ -174,8 +145,9 @@ pub fn ipv6<P: Packet>(packet: &mut P) -> Result<Headers<AddrV6>, Verdict> {
     })
 }
 
+/// Length of a transport header without options.
 #[inline(always)]
-const fn transport_length(proto: Proto) -> usize {
+pub(crate) const fn transport_length(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_LENGTH,
         Proto::Udp => UDP_LENGTH,

@@ -6,7 +6,7 @@ use crate::nat::Translation;
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::Headers;
-use crate::{DropReason, Fate, Verdict, flow, host, nat, open, service, snat};
+use crate::{DropReason, Fate, Verdict, flow, host, icmp, nat, open, refuse, service, snat};
 use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, AddrV6, Flow, FlowRole, Frontend, Hook, Mac, Mark, Table, Ticks};
 
@@ -22,8 +22,8 @@ where
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
     match packet.ethertype() {
-        IPV4 => parsed::<AddrV4, P, K>(packet, kernel, ingress_of),
-        IPV6 => parsed::<AddrV6, P, K>(packet, kernel, ingress_of),
+        IPV4 => parsed::<AddrV4, P, K>(packet, kernel, Hook::Ingress, ingress_of),
+        IPV6 => parsed::<AddrV6, P, K>(packet, kernel, Hook::Ingress, ingress_of),
         _ => Ok(Verdict::Unsupported),
     }
 }
@@ -36,8 +36,8 @@ where
     K: Kernel<AddrV4> + Kernel<AddrV6>,
 {
     match packet.ethertype() {
-        IPV4 => parsed::<AddrV4, P, K>(packet, kernel, egress_of),
-        IPV6 => parsed::<AddrV6, P, K>(packet, kernel, egress_of),
+        IPV4 => parsed::<AddrV4, P, K>(packet, kernel, Hook::Egress, egress_of),
+        IPV6 => parsed::<AddrV6, P, K>(packet, kernel, Hook::Egress, egress_of),
         _ => Ok(Verdict::Unsupported),
     }
 }
@@ -46,12 +46,20 @@ where
 fn parsed<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &mut K,
-    hook: impl FnOnce(&mut P, &mut K, &Headers<A>) -> Fate,
+    hook: Hook,
+    run: impl FnOnce(&mut P, &mut K, &Headers<A>) -> Fate,
 ) -> Fate {
     match A::parse(packet) {
         Ok(headers) => {
-            let fate = hook(packet, kernel, &headers);
+            let fate = run(packet, kernel, &headers);
             kernel.decided(&headers.tuple, fate);
+            fate
+        }
+        Err(Verdict::Unsupported) => {
+            let fate = icmp::unsupported(packet, kernel, hook);
+            if fate == Ok(Verdict::OtherHook) {
+                return other_hook(packet, kernel, hook);
+            }
             fate
         }
         Err(verdict) => Ok(verdict),
@@ -105,7 +113,11 @@ fn first_packet<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), false);
         open_at_ingress(packet, kernel, headers, frontend, plan)
     });
-    fate.unwrap_or(Err(DropReason::FlowTableFull))
+    match fate {
+        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Ingress),
+        Some(fate) => fate,
+        None => Err(DropReason::FlowTableFull),
+    }
 }
 
 #[inline(always)]
@@ -184,7 +196,11 @@ fn first_packet_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), is_host);
         open_at_egress(packet, kernel, headers, plan)
     });
-    fate.unwrap_or(Err(DropReason::FlowTableFull))
+    match fate {
+        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Egress),
+        Some(fate) => fate,
+        None => Err(DropReason::FlowTableFull),
+    }
 }
 
 #[inline(always)]

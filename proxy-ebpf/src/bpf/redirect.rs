@@ -1,8 +1,11 @@
 //! A packet at tc that goes elsewhere than where it was on its way to.
 
 use super::skb::{ETHERNET, Skb, succeeded};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_NET;
 use aya_ebpf::bindings::{BPF_F_INGRESS, bpf_sock};
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head};
+use aya_ebpf::helpers::generated::{
+    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+};
 use core::ptr::null_mut;
 use proxy_common::{DropReason, Hook, Mac};
 use proxy_ebpf::packet::{Hooked, Packet, Redirect};
@@ -32,6 +35,21 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
         }
         // SAFETY: non-null, and the packet holds the socket. The field is in host order.
         Some(unsafe { (*socket).src_port } as u16)
+    }
+
+    /// Cut first, so that the packet always grows again: its sum is not kept then (CHECKSUM_COMPLETE). More
+    /// than up to the transport header is taken out behind the network header: no sum begins there any
+    /// more.
+    #[inline(always)]
+    fn renew(&mut self, end: usize, length: usize) -> Result<(), DropReason> {
+        const EXCESS: usize = 64;
+        // SAFETY: valid context; the helpers check lengths.
+        unsafe {
+            succeeded(bpf_skb_change_tail(self.skb, end as u32, 0))?;
+            succeeded(bpf_skb_change_tail(self.skb, (length + EXCESS) as u32, 0))?;
+            let excess = -(EXCESS as i32);
+            succeeded(bpf_skb_adjust_room(self.skb, excess, BPF_ADJ_ROOM_NET, 0))
+        }
     }
 
     #[inline(always)]

@@ -101,6 +101,11 @@ impl PacketBuilder {
         Self { fragment, ..self }
     }
 
+    /// Whether it is a datagram.
+    pub fn is_udp(&self) -> bool {
+        self.proto == Proto::Udp
+    }
+
     /// Without a UDP checksum.
     pub fn unsummed(self) -> Self {
         Self {
@@ -116,8 +121,11 @@ impl PacketBuilder {
             Proto::Tcp => 16,
             Proto::Udp => 6,
         };
+        let (src, dst) = (self.src.ip(), self.dst.ip());
+        let proto = self.proto.number();
         if self.summed {
-            let sum = internet_checksum(&transport, self.pseudo_header(transport.len()));
+            let partial = pseudo_header(src, dst, proto, transport.len());
+            let sum = internet_checksum(&transport, partial);
             let sum = if self.proto == Proto::Udp && sum == 0 {
                 0xffff
             } else {
@@ -125,48 +133,20 @@ impl PacketBuilder {
             };
             transport[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
         }
-        let mut bytes = self.ethernet();
-        bytes.extend(self.network(transport.len()));
+        let mut bytes = ethernet(src);
+        let options = &self.options;
+        let length = transport.len();
+        bytes.extend(network(
+            src,
+            dst,
+            proto,
+            0x1234,
+            self.fragment,
+            options,
+            length,
+        ));
         bytes.extend(transport);
         bytes
-    }
-
-    fn ethernet(&self) -> Vec<u8> {
-        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        bytes.extend(if self.src.is_ipv4() {
-            [0x08, 0x00]
-        } else {
-            [0x86, 0xdd]
-        });
-        bytes
-    }
-
-    fn network(&self, transport: usize) -> Vec<u8> {
-        match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let ihl = 20 + self.options.len();
-                let mut bytes = vec![0x40 | (ihl / 4) as u8, 0];
-                bytes.extend(((ihl + transport) as u16).to_be_bytes());
-                bytes.extend([0x12, 0x34]);
-                bytes.extend(self.fragment.to_be_bytes());
-                bytes.extend([64, self.proto.number(), 0, 0]);
-                bytes.extend(src.octets());
-                bytes.extend(dst.octets());
-                bytes.extend(&self.options);
-                let sum = internet_checksum(&bytes, 0);
-                bytes[10..12].copy_from_slice(&sum.to_ne_bytes());
-                bytes
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let mut bytes = vec![0x60, 0, 0, 0];
-                bytes.extend((transport as u16).to_be_bytes());
-                bytes.extend([self.proto.number(), 64]);
-                bytes.extend(src.octets());
-                bytes.extend(dst.octets());
-                bytes
-            }
-            (src, dst) => panic!("{src} and {dst} are of two families"),
-        }
     }
 
     fn transport(&self) -> Vec<u8> {
@@ -187,23 +167,74 @@ impl PacketBuilder {
         bytes.extend(&self.payload);
         bytes
     }
+}
 
-    /// The one's complement sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    fn pseudo_header(&self, transport: usize) -> u32 {
-        let mut bytes = Vec::new();
-        match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                bytes.extend([src.octets(), dst.octets()].concat());
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                bytes.extend([src.octets(), dst.octets()].concat());
-            }
-            (src, dst) => panic!("{src} and {dst} are of two families"),
+/// An Ethernet header for packets from an address.
+pub(super) fn ethernet(src: IpAddr) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    bytes.extend(if src.is_ipv4() {
+        [0x08, 0x00]
+    } else {
+        [0x86, 0xdd]
+    });
+    bytes
+}
+
+/// A network header in front of so many bytes; IPv6 has neither `id` nor `fragment`, and its options are
+/// extension headers, of which `proto` is the first.
+pub(super) fn network(
+    src: IpAddr,
+    dst: IpAddr,
+    proto: u8,
+    id: u16,
+    fragment: u16,
+    options: &[u8],
+    payload: usize,
+) -> Vec<u8> {
+    let length = (options.len() + payload) as u16;
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let ihl = 20 + options.len();
+            let mut bytes = vec![0x40 | (ihl / 4) as u8, 0];
+            bytes.extend((20 + length).to_be_bytes());
+            bytes.extend(id.to_be_bytes());
+            bytes.extend(fragment.to_be_bytes());
+            bytes.extend([64, proto, 0, 0]);
+            bytes.extend(src.octets());
+            bytes.extend(dst.octets());
+            bytes.extend(options);
+            let sum = internet_checksum(&bytes, 0);
+            bytes[10..12].copy_from_slice(&sum.to_ne_bytes());
+            bytes
         }
-        bytes.extend((transport as u32).to_be_bytes());
-        bytes.extend([0, 0, 0, self.proto.number()]);
-        u32::from(!internet_checksum(&bytes, 0))
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let mut bytes = vec![0x60, 0, 0, 0];
+            bytes.extend(length.to_be_bytes());
+            bytes.extend([proto, 64]);
+            bytes.extend(src.octets());
+            bytes.extend(dst.octets());
+            bytes.extend(options);
+            bytes
+        }
+        (src, dst) => panic!("{src} and {dst} are of two families"),
     }
+}
+
+/// The one's complement sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
+pub(super) fn pseudo_header(src: IpAddr, dst: IpAddr, proto: u8, transport: usize) -> u32 {
+    let mut bytes = Vec::new();
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            bytes.extend([src.octets(), dst.octets()].concat());
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            bytes.extend([src.octets(), dst.octets()].concat());
+        }
+        (src, dst) => panic!("{src} and {dst} are of two families"),
+    }
+    bytes.extend((transport as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, proto]);
+    u32::from(!internet_checksum(&bytes, 0))
 }
 
 /// The Internet checksum of `bytes` (RFC 1071) on top of a partial sum, as it lies in memory.

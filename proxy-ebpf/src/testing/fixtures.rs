@@ -2,9 +2,11 @@
 
 mod confirmed;
 mod endings;
+mod icmp;
 mod ipv4;
 mod journeys;
 mod oddities;
+mod refusals;
 
 use crate::testing::{PacketBuilder, Step, World, tcp, udp};
 use proxy_common::{FrontendKind, Locality, Proto};
@@ -22,6 +24,8 @@ pub struct Fixture {
 /// The sockets that the journeys of one family start from and lead to.
 struct Places {
     family: &'static str,
+    /// A router on the way to somewhere.
+    router: &'static str,
     pod: &'static str,
     /// The same pod with the only port of a range of one.
     pod_2000: &'static str,
@@ -43,6 +47,7 @@ struct Places {
 const PLACES: [Places; 2] = [
     Places {
         family: "IPv4",
+        router: "198.51.100.1",
         pod: "10.244.1.9:20000",
         pod_2000: "10.244.1.9:2000",
         itself: "10.244.1.9:8080",
@@ -58,6 +63,7 @@ const PLACES: [Places; 2] = [
     },
     Places {
         family: "IPv6",
+        router: "2001:db8:ffff::1",
         pod: "[fd00:10:244:1::9]:20000",
         pod_2000: "[fd00:10:244:1::9]:2000",
         itself: "[fd00:10:244:1::9]:8080",
@@ -81,7 +87,11 @@ pub fn fixtures() -> Vec<Fixture> {
     for places in &PLACES {
         for (proto, make) in [(Proto::Tcp, tcp as Make), (Proto::Udp, udp as Make)] {
             let title = format!("{} over {}", proto.name(), places.family);
-            for (name, world, steps) in journeys::journeys(places, proto, make) {
+            for (name, world, steps) in journeys::journeys(places, proto, make)
+                .into_iter()
+                .chain(icmp::errors(places, proto, make))
+                .chain(refusals::refusals(places, proto, make))
+            {
                 all.push(Fixture {
                     name: format!("{name}, {title}"),
                     world,
@@ -93,6 +103,8 @@ pub fn fixtures() -> Vec<Fixture> {
             .into_iter()
             .chain(endings::endings(places))
             .chain(confirmed::confirmed(places))
+            .chain(icmp::oddities(places))
+            .chain(refusals::oddities(places))
         {
             all.push(Fixture {
                 name: format!("{name}, {}", places.family),

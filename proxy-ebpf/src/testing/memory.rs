@@ -101,7 +101,18 @@ impl Hooked for MemoryPacket {
         Some(0)
     }
 
+    fn renew(&mut self, _end: usize, length: usize) -> Result<(), DropReason> {
+        self.bytes.truncate(Self::NETWORK);
+        self.bytes.resize(length, 0);
+        self.readable = length;
+        Ok(())
+    }
+
     fn redirect(&mut self, to: Redirect) -> Result<(), DropReason> {
+        if matches!(to, Redirect::Back(_)) {
+            let (destination, source) = self.bytes[..12].split_at_mut(6);
+            destination.swap_with_slice(source);
+        }
         self.redirect = Some(to);
         Ok(())
     }
