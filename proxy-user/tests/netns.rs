@@ -1,5 +1,7 @@
 //! Ring 4: real connections through real programs, in a cluster made of network namespaces.
 
+#[path = "netns/cells.rs"]
+mod cells;
 #[path = "netns/change.rs"]
 mod change;
 #[path = "netns/clash.rs"]
@@ -20,6 +22,8 @@ mod hops;
 mod host;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/matrix.rs"]
+mod matrix;
 #[path = "netns/mtu.rs"]
 mod mtu;
 #[path = "netns/order.rs"]
@@ -38,6 +42,8 @@ mod restart;
 mod rows;
 #[path = "netns/service.rs"]
 mod service;
+#[path = "netns/shaped.rs"]
+mod shaped;
 #[path = "netns/shapes.rs"]
 mod shapes;
 #[path = "netns/snat.rs"]
@@ -46,6 +52,8 @@ mod snat;
 mod stage;
 #[path = "netns/storm.rs"]
 mod storm;
+#[path = "netns/table.rs"]
+mod table;
 #[path = "netns/tunnel.rs"]
 mod tunnel;
 #[path = "netns/upkeep.rs"]

@@ -42,6 +42,7 @@ impl Image {
         tools::add(&mut initramfs)?;
         add_modules(&mut initramfs, kernel)?;
         add_scenarios(&mut initramfs)?;
+        initramfs.add(&format!("/{DOCUMENT}"), &workspace::root()?.join(DOCUMENT))?;
         let plan: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
         initramfs.add_bytes(guest::PLAN, plan.join("\n").as_bytes())?;
         initramfs.finish()?;
@@ -60,6 +61,9 @@ fn add_modules(initramfs: &mut Initramfs, kernel: &Kernel) -> Result<()> {
     }
     Ok(())
 }
+
+/// The document that `netns` compares with its tests.
+const DOCUMENT: &str = "docs/testing.md";
 
 /// The files that `prog_run` reads.
 fn add_scenarios(initramfs: &mut Initramfs) -> Result<()> {

@@ -23,6 +23,7 @@ use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, End, Machine};
 use payload::Payload;
+pub use plan::needed_device;
 use plan::{Scope, Step};
 use record::Record;
 use std::fs::File;

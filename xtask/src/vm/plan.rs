@@ -54,6 +54,21 @@ const TOO_LONG: [&str; 2] = [
     "storm::traffic_does_not_notice_that_the_agent_is_killed_a_hundred_times",
 ];
 
+/// Tests that need a kind of device which a kernel may lack. Debian's have them all.
+const NEEDS: [(&str, &str); 4] = [
+    ("matrix::services_work_on_a_bond", "bond"),
+    ("matrix::services_work_on_a_vlan", "vlan"),
+    ("matrix::services_work_over_ipip", "ipip"),
+    ("matrix::services_work_over_wireguard", "wireguard"),
+];
+
+/// The kind of device, as `ip link add type` has it, without which a test can't run.
+#[must_use]
+pub fn needed_device(test: &str) -> Option<&'static str> {
+    let found = NEEDS.iter().find(|(name, _)| *name == test);
+    found.map(|(_, kind)| *kind)
+}
+
 /// How much a guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
