@@ -10,6 +10,10 @@ mod clash;
 mod cleanup;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
+#[path = "netns/families.rs"]
+mod families;
+#[path = "netns/firewall.rs"]
+mod firewall;
 #[path = "netns/flood.rs"]
 mod flood;
 #[path = "netns/foreign.rs"]
@@ -22,12 +26,16 @@ mod hops;
 mod host;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/local_address.rs"]
+mod local_address;
 #[path = "netns/matrix.rs"]
 mod matrix;
 #[path = "netns/mtu.rs"]
 mod mtu;
 #[path = "netns/order.rs"]
 mod order;
+#[path = "netns/policy.rs"]
+mod policy;
 #[path = "netns/ports.rs"]
 mod ports;
 #[path = "netns/race.rs"]

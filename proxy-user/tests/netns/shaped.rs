@@ -21,7 +21,7 @@ const LARGEST: usize = 1300;
 pub(crate) struct Shaped {
     pub(crate) shape: Shape,
     pub(crate) shell: Pod,
-    pub(crate) agents: Vec<Agent>,
+    _agents: Vec<Agent>,
     backends: Vec<Pod>,
     _servers: Vec<Server>,
     pub(crate) cluster: Cluster,
@@ -53,7 +53,7 @@ impl Shaped {
         Self {
             shape,
             shell,
-            agents,
+            _agents: agents,
             backends,
             _servers: servers,
             cluster,
@@ -68,6 +68,13 @@ impl Shaped {
         });
         let wrong: Vec<String> = wrong.chain(self.disturbed().err()).collect();
         assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.concat());
+    }
+
+    /// Lets the service of a place be dialled at another port of its cluster addresses.
+    pub(crate) fn set_port(&self, place: Place, port: u16) {
+        let mut service = service(number(place), self.backend(place));
+        service.ports.iter_mut().for_each(|it| it.port = port);
+        self.cluster.manifests().unwrap().write(&service).unwrap();
     }
 
     /// The backend in a place.
@@ -255,12 +262,21 @@ fn is_node_port(port: u16) -> bool {
 }
 
 /// Counts what conntrack calls INVALID, also what the node's own rules do not see: they look at
-/// forwarded packets only.
+/// forwarded packets only. A redirect quotes a packet that netfilter has translated, and is none of
+/// what conntrack follows.
 fn watch(node: &Node) {
     let table = "table inet watch {
         counter invalid { }
-        chain before { type filter hook prerouting priority mangle; ct state invalid counter name invalid; }
-        chain own { type filter hook output priority mangle; ct state invalid counter name invalid; }
+        chain before {
+            type filter hook prerouting priority mangle;
+            ct state invalid counter name invalid
+        }
+        chain own {
+            type filter hook output priority mangle;
+            icmp type redirect accept
+            icmpv6 type nd-redirect accept
+            ct state invalid counter name invalid
+        }
     }";
     node.namespace().command("nft", &[table]).unwrap();
 }

@@ -1,5 +1,4 @@
 //! The matrix as a table in docs/testing.md, made of what the tests ask and expect.
-#![expect(clippy::unwrap_used, reason = "a test: to panic is to fail")]
 
 use crate::cells::{Exit, Place, Source, Way, cells, pairs, source};
 use crate::matrix::{ROWS, Row};

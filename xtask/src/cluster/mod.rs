@@ -95,6 +95,7 @@ impl Cluster {
             (1..=MAX_NODES).contains(&nodes),
             "a cluster has 1 to {MAX_NODES} nodes"
         );
+        let shape = shape.on_this_kernel();
         let claim = Claim {
             id: leftovers::claim()?,
             keep: false,
@@ -256,18 +257,19 @@ fn start(id: &str, place: &Namespace, command: Command) -> Result<std::process::
 fn create_client(id: &str, router: &Namespace) -> Result<Pod> {
     let client = namespace(id, "client")?;
     node::join(&client, "eth0", router, "client")?;
-    router.ip(&format!(
+    let families = Families::of_kernel();
+    router.ip(&families.only(&format!(
         "address add {CLIENT_GATEWAY_V4}/24 dev client
          address add {CLIENT_GATEWAY_V6}/64 dev client nodad
          link set client up\n"
-    ))?;
-    client.ip(&format!(
+    )))?;
+    client.ip(&families.only(&format!(
         "address add {CLIENT_V4}/24 dev eth0
          address add {CLIENT_V6}/64 dev eth0 nodad
          link set eth0 up
          route add default via {CLIENT_GATEWAY_V4}
          route add default via {CLIENT_GATEWAY_V6}\n"
-    ))?;
+    )))?;
     Ok(Pod::outside("client", client, CLIENT_V4, CLIENT_V6))
 }
 

@@ -258,7 +258,15 @@ impl Node {
         let (v4, v6) = (pod.v4, pod.v6);
         let (gateway4, gateway6) = (self.plan.pod_v4(1), self.plan.pod_v6(1));
         let mtu = self.shape.nodes.mtu();
-        self.ip(&format!("link set {device} mtu {mtu} master {BRIDGE} up\n"))?;
+        // What netfilter translates on the bridge is switched, also back to where it came from.
+        let hairpin = match self.shape.pods {
+            PodLink::FilteredBridge => "on",
+            PodLink::Routed | PodLink::Bridge => "off",
+        };
+        self.ip(&format!(
+            "link set {device} mtu {mtu} master {BRIDGE} up
+             link set {device} type bridge_slave hairpin {hairpin}\n"
+        ))?;
         let batch = format!(
             "address add {v4}/24 dev eth0
              address add {v6}/64 dev eth0 nodad

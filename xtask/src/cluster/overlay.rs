@@ -65,9 +65,14 @@ fn lay_vxlan(nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-/// Made by the module in every namespace, and open to every peer.
+/// As Calico lays it out: one device, open to every peer.
 fn lay_ipip(nodes: &[Node]) -> Result<()> {
     for node in nodes {
+        // The module may have made it in every namespace.
+        let is_there = node.namespace().command("ip", &["link", "show", "tunl0"]);
+        if is_there.is_err() {
+            node.ip("link add tunl0 type ipip\n")?;
+        }
         let (mtu, v4) = (NodeLink::Ipip.mtu(), node.plan().tunnel_v4());
         node.ip(&format!(
             "link set tunl0 mtu {mtu} up
@@ -114,7 +119,7 @@ fn start_wireguard(node: &Node) -> Result<String> {
         "listen-port",
         &port,
         "private-key",
-        "/dev/stdin",
+        "/proc/self/fd/0",
     ];
     let run = || crate::command::run_with_input("wg", &set, &private);
     node.namespace().run(run)?.context("the key of wg0")?;

@@ -14,9 +14,17 @@ const FORWARDING: [(&str, &str); 4] = [
     ("ipv4/conf/default/rp_filter", "1"),
 ];
 
+/// Those of the families that the kernel has.
+fn forwarding() -> Vec<(&'static str, &'static str)> {
+    let has_v6 = Families::of_kernel() == Families::Both;
+    let keys = FORWARDING.into_iter();
+    keys.filter(|(key, _)| has_v6 || !key.starts_with("ipv6"))
+        .collect()
+}
+
 /// Turns on forwarding and the strict reverse-path filter, also for devices yet to come.
 pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
-    namespace.sysctls(&FORWARDING)?;
+    namespace.sysctls(&forwarding())?;
     // Devices that were there before took their value from the old default.
     namespace.run(|| {
         rp_filters()?.iter().try_for_each(|(device, _)| {
@@ -31,11 +39,11 @@ pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
 /// Switches IPv6 off where it is not wanted.
 pub(crate) fn restrict_families(namespace: &Namespace, families: Families) -> Result<()> {
     match families {
-        Families::V4 => namespace.sysctls(&[
+        Families::V4 if Families::of_kernel() == Families::Both => namespace.sysctls(&[
             ("ipv6/conf/all/disable_ipv6", "1"),
             ("ipv6/conf/default/disable_ipv6", "1"),
         ]),
-        Families::Both | Families::V6 => Ok(()),
+        Families::V4 | Families::Both | Families::V6 => Ok(()),
     }
 }
 
@@ -119,7 +127,7 @@ fn dropped(namespace: &Namespace, counter: &str) -> Result<u64> {
 pub(crate) fn check(namespace: &Namespace) -> Result<()> {
     let name = namespace.name();
     namespace.run(|| -> Result<()> {
-        for (key, value) in FORWARDING {
+        for (key, value) in forwarding() {
             let found = std::fs::read_to_string(format!("/proc/sys/net/{key}"))?;
             ensure!(found.trim() == value, "{name}: {key} is {}", found.trim());
         }

@@ -2,6 +2,7 @@
 //! the plainest of all.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 /// The network of all nodes of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,17 @@ pub struct Shape {
     pub families: Families,
     /// What devices do for the stack.
     pub offloads: Offloads,
+}
+
+impl Shape {
+    /// Without the family that the kernel lacks.
+    pub(crate) fn on_this_kernel(self) -> Self {
+        let families = match (self.families, Families::of_kernel()) {
+            (Families::Both, only) => only,
+            (asked, _) => asked,
+        };
+        Self { families, ..self }
+    }
 }
 
 /// How pods hang on their node.
@@ -145,6 +157,14 @@ impl Uplink {
 }
 
 impl Families {
+    /// Those that the kernel has: it may have been started with `ipv6.disable=1`.
+    pub(crate) fn of_kernel() -> Self {
+        match Path::new("/proc/sys/net/ipv6").exists() {
+            true => Self::Both,
+            false => Self::V4,
+        }
+    }
+
     /// Whether an address is of one of them.
     #[must_use]
     pub fn has(self, address: IpAddr) -> bool {

@@ -2,7 +2,7 @@
 
 use super::node::join;
 use super::plan::NodePlan;
-use super::shape::{NodeLink, Shape, Uplink};
+use super::shape::{Families, NodeLink, Shape, Uplink};
 use super::{Namespace, rules};
 use anyhow::Result;
 
@@ -21,11 +21,12 @@ pub(crate) fn lay(
     let (gateway4, gateway6) = (plan.subnet_v4(1), plan.subnet_v6(1));
     let (node4, node6) = (plan.subnet_v4(2), plan.subnet_v6(2));
     let router_device = connect(node, router, &name, shape.uplink)?;
-    router.ip(&format!(
+    let batch = format!(
         "address add {gateway4}/24 dev {router_device}
          address add {gateway6}/64 dev {router_device} nodad
          link set {router_device} up\n"
-    ))?;
+    );
+    router.ip(&Families::of_kernel().only(&batch))?;
     let batch = format!(
         "address add {node4}/24 dev {device}
          address add {node6}/64 dev {device} nodad
@@ -93,14 +94,16 @@ fn add_second(node: &Namespace, router: &Namespace, plan: NodePlan) -> Result<()
          address add {node6}/64 dev eth1 nodad
          link set eth1 up
          rule add from {node4} table {SECOND_TABLE}
-         -6 rule add from {node6} table {SECOND_TABLE}
          route add default via {gateway4} dev eth1 table {SECOND_TABLE}
-         -6 route add default via {gateway6} dev eth1 table {SECOND_TABLE}
+         route add default via {gateway6} dev eth1 table {SECOND_TABLE}
          route add {pods4} via {gateway4}
          route add {pods6} via {gateway6}\n",
         pods4 = super::CLUSTER_CIDR_V4,
         pods6 = super::CLUSTER_CIDR_V6,
     ))?;
+    // In a batch the family of a rule can't be told.
+    let (from, table) = (node6.to_string(), SECOND_TABLE.to_string());
+    node.command("ip", &["-6", "rule", "add", "from", &from, "table", &table])?;
     rules::forward_strictly(node)
 }
 

@@ -25,19 +25,24 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Puts together what a kernel and the steps of a plan need.
-    pub(super) fn build(kernel: &Kernel, payload: &Payload, steps: &[Step]) -> Result<Self> {
-        let folder = workspace::target()?.join("xtask/vm").join(&kernel.series);
+    /// Puts together what a kernel and the steps of a plan need, under a name of the guest's own.
+    pub(super) fn build(
+        kernel: &Kernel,
+        name: &str,
+        payload: &Payload,
+        steps: &[Step],
+    ) -> Result<Self> {
+        let folder = workspace::target()?.join("xtask/vm").join(name);
         fs::create_dir_all(&folder)
             .with_context(|| format!("can't create {}", folder.display()))?;
         let path = folder.join("initramfs.cpio");
         let mut initramfs = Initramfs::create(&path)?;
-        for name in FOLDERS {
-            initramfs.add_folder(name)?;
+        for inside in FOLDERS {
+            initramfs.add_folder(inside)?;
         }
         initramfs.add("/init", payload.program("xtask")?)?;
-        for name in PROGRAMS {
-            initramfs.add(&format!("/bin/{name}"), payload.program(name)?)?;
+        for program in PROGRAMS {
+            initramfs.add(&format!("/bin/{program}"), payload.program(program)?)?;
         }
         tools::add(&mut initramfs)?;
         add_modules(&mut initramfs, kernel)?;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What the cluster, its rules and the tests call.
-const PROGRAMS: [&str; 8] = [
-    "ip", "tc", "nft", "bpftool", "ethtool", "setpriv", "sh", "sleep",
+const PROGRAMS: [&str; 10] = [
+    "ip", "bridge", "tc", "nft", "bpftool", "ethtool", "wg", "setpriv", "sh", "sleep",
 ];
 
 /// Adds all programs, in `/bin`, and their libraries.
