@@ -21,6 +21,11 @@ pub(crate) const CLIENT_GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The router as the external client sees it.
 pub(crate) const CLIENT_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
+/// Addresses of all second uplinks, IPv4.
+pub(crate) const SECOND_CIDR_V4: &str = "172.29.0.0/16";
+/// Addresses of all second uplinks, IPv6.
+pub(crate) const SECOND_CIDR_V6: &str = "fd00:172:29::/48";
+
 /// The largest cluster: node numbers stay one digit, so decimal and hexadecimal addresses look alike.
 pub const MAX_NODES: u8 = 9;
 

@@ -1,7 +1,7 @@
 //! Between a node and the router: devices, addresses, routes.
 
 use super::node::join;
-use super::plan::NodePlan;
+use super::plan::{NodePlan, SECOND_CIDR_V4, SECOND_CIDR_V6};
 use super::shape::{Families, NodeLink, Shape, Uplink};
 use super::{Namespace, rules};
 use anyhow::Result;
@@ -97,7 +97,9 @@ fn add_second(node: &Namespace, router: &Namespace, plan: NodePlan) -> Result<()
          route add default via {gateway4} dev eth1 table {SECOND_TABLE}
          route add default via {gateway6} dev eth1 table {SECOND_TABLE}
          route add {pods4} via {gateway4}
-         route add {pods6} via {gateway6}\n",
+         route add {pods6} via {gateway6}
+         route add {SECOND_CIDR_V4} via {gateway4}
+         route add {SECOND_CIDR_V6} via {gateway6}\n",
         pods4 = super::CLUSTER_CIDR_V4,
         pods6 = super::CLUSTER_CIDR_V6,
     ))?;
