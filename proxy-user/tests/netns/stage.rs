@@ -19,7 +19,7 @@ pub(crate) const TARGET: u16 = 8080;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
 /// Three agents at once, each with programs to be verified, on a machine that may be emulated.
-pub(crate) const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(90);
 /// A device is looked at again within this time if nothing happens to it.
 pub(crate) const RELIST: Duration = Duration::from_secs(15);
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];

@@ -3,7 +3,7 @@
 use super::node::join;
 use super::plan::{NodePlan, SECOND_CIDR_V4, SECOND_CIDR_V6};
 use super::shape::{Families, NodeLink, Shape, Uplink};
-use super::{Namespace, rules};
+use super::Namespace;
 use anyhow::Result;
 
 /// The routing table for what comes from the address of the second uplink.
@@ -106,7 +106,7 @@ fn add_second(node: &Namespace, router: &Namespace, plan: NodePlan) -> Result<()
     // In a batch the family of a rule can't be told.
     let (from, table) = (node6.to_string(), SECOND_TABLE.to_string());
     node.command("ip", &["-6", "rule", "add", "from", &from, "table", &table])?;
-    rules::forward_strictly(node)
+    Ok(())
 }
 
 /// Tells the router where the node's pods are, unless tunnels carry what is for them.
