@@ -1,9 +1,9 @@
 //! Between a node and the router: devices, addresses, routes.
 
+use super::Namespace;
 use super::node::join;
 use super::plan::{NodePlan, SECOND_CIDR_V4, SECOND_CIDR_V6};
 use super::shape::{Families, NodeLink, Shape, Uplink};
-use super::Namespace;
 use anyhow::Result;
 
 /// The routing table for what comes from the address of the second uplink.
