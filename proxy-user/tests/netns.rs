@@ -1,5 +1,7 @@
 //! Ring 4: real connections through real programs, in a cluster made of network namespaces.
 
+#[path = "netns/cells.rs"]
+mod cells;
 #[path = "netns/change.rs"]
 mod change;
 #[path = "netns/changes_of_the_node.rs"]
@@ -12,6 +14,10 @@ mod cleanup;
 mod everywhere;
 #[path = "netns/expiry.rs"]
 mod expiry;
+#[path = "netns/families.rs"]
+mod families;
+#[path = "netns/firewall.rs"]
+mod firewall;
 #[path = "netns/flood.rs"]
 mod flood;
 #[path = "netns/foreign.rs"]
@@ -24,10 +30,16 @@ mod hops;
 mod host;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/local_address.rs"]
+mod local_address;
+#[path = "netns/matrix.rs"]
+mod matrix;
 #[path = "netns/mtu.rs"]
 mod mtu;
 #[path = "netns/order.rs"]
 mod order;
+#[path = "netns/policy.rs"]
+mod policy;
 #[path = "netns/ports.rs"]
 mod ports;
 #[path = "netns/race.rs"]
@@ -44,6 +56,8 @@ mod rows;
 mod service;
 #[path = "netns/settings.rs"]
 mod settings;
+#[path = "netns/shaped.rs"]
+mod shaped;
 #[path = "netns/shapes.rs"]
 mod shapes;
 #[path = "netns/snat.rs"]
@@ -52,6 +66,8 @@ mod snat;
 mod stage;
 #[path = "netns/storm.rs"]
 mod storm;
+#[path = "netns/table.rs"]
+mod table;
 #[path = "netns/tunnel.rs"]
 mod tunnel;
 #[path = "netns/upkeep.rs"]

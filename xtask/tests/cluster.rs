@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use xtask::cluster::{CLIENT_V4, CLIENT_V6, Cluster, Pod, Protocol};
+use xtask::cluster::{
+    CLIENT_V4, CLIENT_V6, Cluster, Masquerade, NodeLink, Pod, PodLink, Protocol, Shape, Uplink,
+};
 use xtask::process::{Identity, wait_for};
 use xtask::traffic::{Server, tcp_ask, tcp_open, tcp_transfer, udp_ask};
 
@@ -43,6 +45,40 @@ fn pods_of_different_nodes_reach_each_other_with_their_own_addresses() {
     expect_answers(&one, &one, one.addresses());
     cluster.check_rules().unwrap();
     assert_eq!(cluster.invalid_drops().unwrap(), 0);
+}
+
+#[test]
+fn pods_reach_each_other_in_networks_of_other_shapes() {
+    let plain = Shape::default();
+    let shapes = [
+        Shape {
+            pods: PodLink::Bridge,
+            ..plain
+        },
+        Shape {
+            pods: PodLink::FilteredBridge,
+            nodes: NodeLink::Vxlan,
+            masquerade: Masquerade::Both,
+            ..plain
+        },
+        Shape {
+            uplink: Uplink::Two,
+            ..plain
+        },
+    ];
+    for shape in shapes {
+        let mut cluster = Cluster::shaped(2, shape).unwrap();
+        let [one, neighbour, two] = [(1, "one"), (1, "neighbour"), (2, "two")]
+            .map(|(node, name)| cluster.add_pod(node, name).unwrap());
+        let hosts = [1, 2].map(|node| cluster.node(node).host_pod("host"));
+        let _servers = [&one, &two, &hosts[1]].map(|pod| Server::start(pod, PORT).unwrap());
+        expect_answers(&neighbour, &one, neighbour.addresses());
+        expect_answers(&one, &two, one.addresses());
+        expect_answers(&two, &one, two.addresses());
+        expect_answers(&one, &hosts[1], hosts[0].addresses());
+        cluster.check_rules().unwrap();
+        assert_eq!(cluster.invalid_drops().unwrap(), 0, "{shape:?}");
+    }
 }
 
 #[test]

@@ -19,12 +19,12 @@ pub(crate) const TARGET: u16 = 8080;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
 /// Three agents at once, each with programs to be verified, on a machine that may be emulated.
-const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(90);
 /// A device is looked at again within this time if nothing happens to it.
 pub(crate) const RELIST: Duration = Duration::from_secs(15);
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Small flow tables: a machine holds many of them during tests.
-const FLOWS: [&str; 2] = ["--max-flows", "65536"];
+pub(crate) const FLOWS: [&str; 2] = ["--max-flows", "65536"];
 
 /// The agent. A virtual machine has it elsewhere than where it was built.
 pub(crate) fn binary() -> PathBuf {

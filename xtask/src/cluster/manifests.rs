@@ -1,6 +1,7 @@
 //! The folder of manifests that the agents read: one YAML file per object, replaced atomically.
 
 use super::node::{Node, Pod};
+use super::shape::Families;
 use anyhow::{Context, Result};
 use std::fmt::{self, Write};
 use std::fs;
@@ -122,8 +123,19 @@ impl Manifests {
 }
 
 fn node_object(node: &Node) -> String {
-    let (name, [v4, v6]) = (node.name(), node.addresses());
-    let (pods4, pods6) = (node.plan().pod_cidr_v4(), node.plan().pod_cidr_v6());
+    let (name, plan) = (node.name(), node.plan());
+    let families = node.shape().families;
+    let addresses = node.addresses().into_iter().filter(|it| families.has(*it));
+    let addresses: String = addresses
+        .map(|it| format!("  - address: \"{it}\"\n    type: InternalIP\n"))
+        .collect();
+    let pods = match families {
+        Families::Both => vec![plan.pod_cidr_v4(), plan.pod_cidr_v6()],
+        Families::V4 => vec![plan.pod_cidr_v4()],
+        Families::V6 => vec![plan.pod_cidr_v6()],
+    };
+    let first = &pods[0];
+    let pods: String = pods.iter().map(|it| format!("  - {it}\n")).collect();
     format!(
         "apiVersion: v1
 kind: Node
@@ -132,17 +144,11 @@ metadata:
     kubernetes.io/hostname: {name}
   name: {name}
 spec:
-  podCIDR: {pods4}
+  podCIDR: {first}
   podCIDRs:
-  - {pods4}
-  - {pods6}
-status:
+{pods}status:
   addresses:
-  - address: {v4}
-    type: InternalIP
-  - address: \"{v6}\"
-    type: InternalIP
-  - address: {name}
+{addresses}  - address: {name}
     type: Hostname
 "
     )

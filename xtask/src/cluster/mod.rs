@@ -7,7 +7,8 @@
 //!                                 └── node3 172.31.3.2 ───── pod 10.244.3.2
 //! ```
 //!
-//! Pods hang on routed veths, one subnet of pods per node; the router knows which node has which.
+//! Pods hang on routed veths, one subnet of pods per node; the router knows which node has which. A
+//! [`Shape`] asks for something else: bridges, tunnels, other uplinks.
 //! Nodes forward, filter strictly by reverse path, drop what conntrack calls INVALID and masquerade
 //! pods that leave the cluster. Any number of clusters can exist at once. A cluster is removed when
 //! it is dropped, when the process is interrupted, and by the next one if its owner was killed.
@@ -17,8 +18,12 @@ mod leftovers;
 mod manifests;
 mod namespace;
 mod node;
+mod overlay;
 mod plan;
 mod rules;
+mod shape;
+mod tracked;
+mod uplink;
 
 pub use agent::{Agent, AgentPaths};
 pub use manifests::{Manifests, Protocol, Service, ServicePort};
@@ -28,6 +33,8 @@ pub use plan::{
     CLIENT_V4, CLIENT_V6, CLUSTER_CIDR, CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, MAX_NODES, NodePlan,
     SERVICE_CIDR_V4, SERVICE_CIDR_V6,
 };
+pub use shape::{Families, Masquerade, NodeLink, Offloads, PodLink, Shape, Uplink};
+pub use tracked::{Direction, Tracked};
 
 use crate::process::wait_for;
 use anyhow::{Context, Result, ensure};
@@ -72,6 +79,14 @@ impl Cluster {
     /// # Errors
     /// Without root, or when a step of the set-up fails; then nothing is left of it.
     pub fn create(nodes: u8) -> Result<Self> {
+        Self::shaped(nodes, Shape::default())
+    }
+
+    /// As [`Cluster::create`], with another network than the plainest.
+    ///
+    /// # Errors
+    /// As [`Cluster::create`]; also when the kernel lacks a kind of device that the shape needs.
+    pub fn shaped(nodes: u8, shape: Shape) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "a cluster of network namespaces needs root"
@@ -80,6 +95,7 @@ impl Cluster {
             (1..=MAX_NODES).contains(&nodes),
             "a cluster has 1 to {MAX_NODES} nodes"
         );
+        let shape = shape.on_this_kernel();
         let claim = Claim {
             id: leftovers::claim()?,
             keep: false,
@@ -94,9 +110,12 @@ impl Cluster {
             nodes: Vec::new(),
         };
         for number in 1..=nodes {
-            let node = Node::create(&cluster.claim.id, &cluster.router, NodePlan::new(number))?;
+            let (id, plan) = (&cluster.claim.id, NodePlan::new(number));
+            let node = Node::create(id, &cluster.router, plan, shape)?;
             cluster.nodes.push(node);
         }
+        overlay::lay(&cluster.nodes, shape.nodes)?;
+        set_offloads(cluster.client.namespace(), shape.offloads)?;
         cluster.manifests()?.write_nodes(&cluster.nodes)?;
         cluster.wait_addresses()?;
         Ok(cluster)
@@ -238,19 +257,30 @@ fn start(id: &str, place: &Namespace, command: Command) -> Result<std::process::
 fn create_client(id: &str, router: &Namespace) -> Result<Pod> {
     let client = namespace(id, "client")?;
     node::join(&client, "eth0", router, "client")?;
-    router.ip(&format!(
+    let families = Families::of_kernel();
+    router.ip(&families.only(&format!(
         "address add {CLIENT_GATEWAY_V4}/24 dev client
          address add {CLIENT_GATEWAY_V6}/64 dev client nodad
          link set client up\n"
-    ))?;
-    client.ip(&format!(
+    )))?;
+    client.ip(&families.only(&format!(
         "address add {CLIENT_V4}/24 dev eth0
          address add {CLIENT_V6}/64 dev eth0 nodad
          link set eth0 up
          route add default via {CLIENT_GATEWAY_V4}
          route add default via {CLIENT_GATEWAY_V6}\n"
-    ))?;
+    )))?;
     Ok(Pod::outside("client", client, CLIENT_V4, CLIENT_V6))
+}
+
+/// Tells `eth0` what to do for the stack.
+fn set_offloads(namespace: &Namespace, offloads: Offloads) -> Result<()> {
+    let features = offloads.features();
+    if !features.is_empty() {
+        let arguments = [&["-K", "eth0"], features].concat();
+        namespace.command("ethtool", &arguments)?;
+    }
+    Ok(())
 }
 
 /// Addresses under duplicate address detection can't be used yet; the flag is 0x40.

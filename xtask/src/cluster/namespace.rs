@@ -3,6 +3,7 @@
 //! A thread enters with setns. `ip netns exec` is of no use here: it also remounts /sys, which
 //! hides the bpffs and cgroup mounts of the machine.
 
+use super::shape::Families;
 use crate::command;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
@@ -28,11 +29,13 @@ impl Namespace {
     pub(crate) fn create(name: String) -> Result<Self> {
         command::run("ip", &["netns", "add", &name])?;
         let namespace = Self { name };
-        namespace.sysctls(&[
-            ("ipv6/conf/all/accept_dad", "0"),
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv6/conf/default/dad_transmits", "0"),
-        ])?;
+        if Families::of_kernel() == Families::Both {
+            namespace.sysctls(&[
+                ("ipv6/conf/all/accept_dad", "0"),
+                ("ipv6/conf/default/accept_dad", "0"),
+                ("ipv6/conf/default/dad_transmits", "0"),
+            ])?;
+        }
         namespace.ip("link set lo up\n")?;
         Ok(namespace)
     }

@@ -2,7 +2,9 @@
 
 use super::agent::{Agent, AgentPaths};
 use super::plan::NodePlan;
-use super::{Namespace, leftovers, namespace, rules};
+use super::shape::{Families, PodLink, Shape};
+use super::tracked::{self, Tracked};
+use super::{Namespace, leftovers, namespace, rules, set_offloads, uplink};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::ffi::OsStr;
@@ -14,6 +16,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Node {
     plan: NodePlan,
+    shape: Shape,
     namespace: Namespace,
     pods: Vec<Pod>,
     paths: AgentPaths,
@@ -28,6 +31,7 @@ pub struct Pod {
     namespace: Namespace,
     v4: Ipv4Addr,
     v6: Ipv6Addr,
+    families: Families,
 }
 
 impl Pod {
@@ -40,6 +44,7 @@ impl Pod {
             namespace,
             v4,
             v6,
+            families: Families::Both,
         }
     }
 
@@ -78,22 +83,37 @@ impl Pod {
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
     }
+
+    /// Which of its addresses can be used.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        self.families
+    }
 }
 
 impl Node {
-    pub(crate) fn create(id: &str, router: &Namespace, plan: NodePlan) -> Result<Self> {
+    pub(crate) fn create(
+        id: &str,
+        router: &Namespace,
+        plan: NodePlan,
+        shape: Shape,
+    ) -> Result<Self> {
         let name = plan.name();
         let inside = namespace(id, &name)?;
         rules::forward_strictly(&inside)?;
-        join(&inside, "eth0", router, &name)?;
-        connect(&inside, router, plan)?;
-        rules::load(&inside, plan)?;
-        Ok(Self {
+        rules::restrict_families(&inside, shape.families)?;
+        uplink::lay(&inside, router, plan, shape)?;
+        set_offloads(&inside, shape.offloads)?;
+        rules::load(&inside, plan, shape.masquerade)?;
+        let node = Self {
             plan,
+            shape,
             namespace: inside,
             pods: Vec::new(),
             paths: folders(id, &name)?,
-        })
+        };
+        node.lay_bridge()?;
+        Ok(node)
     }
 
     /// The node's name, also as Kubernetes object.
@@ -126,6 +146,12 @@ impl Node {
         [self.plan.subnet_v4(2).into(), self.plan.subnet_v6(2).into()]
     }
 
+    /// What its network is made of.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
     /// The node's folders: bpffs, cgroup, run, log.
     #[must_use]
     pub fn paths(&self) -> &AgentPaths {
@@ -141,6 +167,7 @@ impl Node {
             namespace: self.namespace.clone(),
             v4: self.plan.subnet_v4(2),
             v6: self.plan.subnet_v6(2),
+            families: self.shape.families,
         }
     }
 
@@ -150,6 +177,14 @@ impl Node {
     /// When the counter can't be read.
     pub fn invalid_drops(&self) -> Result<u64> {
         rules::invalid_drops(&self.namespace)
+    }
+
+    /// The connections that the node's conntrack knows.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn tracked(&self) -> Result<Vec<Tracked>> {
+        tracked::list(&self.namespace)
     }
 
     /// Starts `ferrule run` on the node, reading the cluster's manifests. Does not wait: see
@@ -170,35 +205,98 @@ impl Node {
     pub(crate) fn add_pod(&mut self, id: &str, name: &str) -> Result<Pod> {
         let number = u8::try_from(self.pods.len() + 2).context("too many pods on a node")?;
         let inside = namespace(id, name)?;
+        rules::restrict_families(&inside, self.shape.families)?;
         let device = format!("pod{number}");
         join(&inside, "eth0", &self.namespace, &device)?;
-        let (v4, v6) = (self.plan.pod_v4(number), self.plan.pod_v6(number));
-        let (gateway4, gateway6) = (self.plan.pod_v4(1), self.plan.pod_v6(1));
-        self.namespace.ip(&format!(
-            "address add {gateway4}/32 dev {device}
-             address add {gateway6}/128 dev {device} nodad
-             link set {device} up
-             route add {v4}/32 dev {device}
-             route add {v6}/128 dev {device}\n"
-        ))?;
-        inside.ip(&format!(
-            "address add {v4}/32 dev eth0
-             address add {v6}/128 dev eth0 nodad
-             link set eth0 up
-             route add default via {gateway4} dev eth0 onlink
-             route add default via {gateway6} dev eth0 onlink\n"
-        ))?;
+        let mtu = self.shape.nodes.mtu();
+        inside.ip(&format!("link set eth0 mtu {mtu} up\n"))?;
+        set_offloads(&inside, self.shape.offloads)?;
         let pod = Pod {
             name: name.to_owned(),
             node: Some(self.name()),
             namespace: inside,
-            v4,
-            v6,
+            v4: self.plan.pod_v4(number),
+            v6: self.plan.pod_v6(number),
+            families: self.shape.families,
         };
+        match self.shape.pods {
+            PodLink::Routed => self.route(&pod, &device)?,
+            PodLink::Bridge | PodLink::FilteredBridge => self.plug(&pod, &device)?,
+        }
         self.pods.push(pod.clone());
         Ok(pod)
     }
+
+    /// Runs a batch of `ip` commands on the node, without the lines of a family that it lacks.
+    pub(crate) fn ip(&self, batch: &str) -> Result<()> {
+        self.namespace.ip(&self.shape.families.only(batch))
+    }
+
+    /// A pod's device with a route of its own.
+    fn route(&self, pod: &Pod, device: &str) -> Result<()> {
+        let (v4, v6) = (pod.v4, pod.v6);
+        let (gateway4, gateway6) = (self.plan.pod_v4(1), self.plan.pod_v6(1));
+        self.ip(&format!(
+            "address add {gateway4}/32 dev {device}
+             address add {gateway6}/128 dev {device} nodad
+             link set {device} mtu {mtu} up
+             route add {v4}/32 dev {device}
+             route add {v6}/128 dev {device}\n",
+            mtu = self.shape.nodes.mtu(),
+        ))?;
+        let batch = format!(
+            "address add {v4}/32 dev eth0
+             address add {v6}/128 dev eth0 nodad
+             route add default via {gateway4} dev eth0 onlink
+             route add default via {gateway6} dev eth0 onlink\n"
+        );
+        pod.namespace.ip(&self.shape.families.only(&batch))
+    }
+
+    /// A pod's device as a port of the bridge.
+    fn plug(&self, pod: &Pod, device: &str) -> Result<()> {
+        let (v4, v6) = (pod.v4, pod.v6);
+        let (gateway4, gateway6) = (self.plan.pod_v4(1), self.plan.pod_v6(1));
+        let mtu = self.shape.nodes.mtu();
+        // What netfilter translates on the bridge is switched, also back to where it came from.
+        let hairpin = match self.shape.pods {
+            PodLink::FilteredBridge => "on",
+            PodLink::Routed | PodLink::Bridge => "off",
+        };
+        self.ip(&format!(
+            "link set {device} mtu {mtu} master {BRIDGE} up
+             link set {device} type bridge_slave hairpin {hairpin}\n"
+        ))?;
+        let batch = format!(
+            "address add {v4}/24 dev eth0
+             address add {v6}/64 dev eth0 nodad
+             route add default via {gateway4}
+             route add default via {gateway6}\n"
+        );
+        pod.namespace.ip(&self.shape.families.only(&batch))
+    }
+
+    /// The bridge for pods, if there is to be one.
+    fn lay_bridge(&self) -> Result<()> {
+        let is_filtered = match self.shape.pods {
+            PodLink::Routed => return Ok(()),
+            PodLink::Bridge => "0",
+            PodLink::FilteredBridge => "1",
+        };
+        let (gateway4, gateway6) = (self.plan.pod_v4(1), self.plan.pod_v6(1));
+        self.ip(&format!(
+            "link add {BRIDGE} mtu {mtu} type bridge
+             address add {gateway4}/24 dev {BRIDGE}
+             address add {gateway6}/64 dev {BRIDGE} nodad
+             link set {BRIDGE} up\n",
+            mtu = self.shape.nodes.mtu(),
+        ))?;
+        rules::filter_switched(&self.namespace, is_filtered)
+    }
 }
+
+/// The device of [`PodLink::Bridge`].
+const BRIDGE: &str = "cni0";
 
 /// Lays a veth between two namespaces.
 pub(crate) fn join(
@@ -211,30 +309,6 @@ pub(crate) fn join(
     one.ip(&format!(
         "link add {one_device} type veth peer name {other_device} {}\n",
         ends.join(" ")
-    ))
-}
-
-/// Addresses and routes between a node and the router.
-fn connect(node: &Namespace, router: &Namespace, plan: NodePlan) -> Result<()> {
-    let device = plan.name();
-    let (gateway4, gateway6) = (plan.subnet_v4(1), plan.subnet_v6(1));
-    let (node4, node6) = (plan.subnet_v4(2), plan.subnet_v6(2));
-    let (pods4, pods6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());
-    router.ip(&format!(
-        "address add {gateway4}/24 dev {device}
-         address add {gateway6}/64 dev {device} nodad
-         link set {device} up\n"
-    ))?;
-    node.ip(&format!(
-        "address add {node4}/24 dev eth0
-         address add {node6}/64 dev eth0 nodad
-         link set eth0 up
-         route add default via {gateway4}
-         route add default via {gateway6}\n"
-    ))?;
-    router.ip(&format!(
-        "route add {pods4} via {node4}
-         route add {pods6} via {node6}\n"
     ))
 }
 

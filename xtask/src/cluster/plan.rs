@@ -21,8 +21,16 @@ pub(crate) const CLIENT_GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The router as the external client sees it.
 pub(crate) const CLIENT_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
+/// Addresses of all second uplinks, IPv4.
+pub(crate) const SECOND_CIDR_V4: &str = "172.29.0.0/16";
+/// Addresses of all second uplinks, IPv6.
+pub(crate) const SECOND_CIDR_V6: &str = "fd00:172:29::/48";
+
 /// The largest cluster: node numbers stay one digit, so decimal and hexadecimal addresses look alike.
 pub const MAX_NODES: u8 = 9;
+
+/// The number among a node's pods of its end of a tunnel.
+const TUNNEL: u8 = 250;
 
 /// Everything that follows from a node's number, which starts at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +66,31 @@ impl NodePlan {
     pub fn subnet_v6(self, host: u8) -> Ipv6Addr {
         let [number, host] = [self.number, host].map(u16::from);
         Ipv6Addr::new(0xfd00, 0x172, 0x31, number, 0, 0, 0, host)
+    }
+
+    /// As [`NodePlan::subnet_v4`], of the second uplink.
+    #[must_use]
+    pub fn second_v4(self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(172, 29, self.number, host)
+    }
+
+    /// As [`NodePlan::subnet_v6`], of the second uplink.
+    #[must_use]
+    pub fn second_v6(self, host: u8) -> Ipv6Addr {
+        let [number, host] = [self.number, host].map(u16::from);
+        Ipv6Addr::new(0xfd00, 0x172, 0x29, number, 0, 0, 0, host)
+    }
+
+    /// The address of the node's end of a tunnel: one of its pods' that no pod has.
+    #[must_use]
+    pub fn tunnel_v4(self) -> Ipv4Addr {
+        self.pod_v4(TUNNEL)
+    }
+
+    /// As [`NodePlan::tunnel_v4`], IPv6.
+    #[must_use]
+    pub fn tunnel_v6(self) -> Ipv6Addr {
+        self.pod_v6(TUNNEL)
     }
 
     /// The pod with this number on the node; 1 is the gateway, 0 the network itself.

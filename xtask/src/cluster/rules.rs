@@ -3,7 +3,9 @@
 
 use super::namespace::Namespace;
 use super::plan::{CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, NodePlan};
+use super::shape::{Families, Masquerade};
 use anyhow::{Context, Result, ensure};
+use std::path::Path;
 
 const FORWARDING: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
@@ -12,9 +14,17 @@ const FORWARDING: [(&str, &str); 4] = [
     ("ipv4/conf/default/rp_filter", "1"),
 ];
 
+/// Those of the families that the kernel has.
+fn forwarding() -> Vec<(&'static str, &'static str)> {
+    let has_v6 = Families::of_kernel() == Families::Both;
+    let keys = FORWARDING.into_iter();
+    keys.filter(|(key, _)| has_v6 || !key.starts_with("ipv6"))
+        .collect()
+}
+
 /// Turns on forwarding and the strict reverse-path filter, also for devices yet to come.
 pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
-    namespace.sysctls(&FORWARDING)?;
+    namespace.sysctls(&forwarding())?;
     // Devices that were there before took their value from the old default.
     namespace.run(|| {
         rp_filters()?.iter().try_for_each(|(device, _)| {
@@ -26,9 +36,40 @@ pub(crate) fn forward_strictly(namespace: &Namespace) -> Result<()> {
     })?
 }
 
+/// Switches IPv6 off where it is not wanted.
+pub(crate) fn restrict_families(namespace: &Namespace, families: Families) -> Result<()> {
+    match families {
+        Families::V4 if Families::of_kernel() == Families::Both => namespace.sysctls(&[
+            ("ipv6/conf/all/disable_ipv6", "1"),
+            ("ipv6/conf/default/disable_ipv6", "1"),
+        ]),
+        Families::V4 | Families::Both | Families::V6 => Ok(()),
+    }
+}
+
+/// Says whether netfilter sees what a bridge switches: `0` or `1`.
+pub(crate) fn filter_switched(namespace: &Namespace, value: &str) -> Result<()> {
+    let is_there = namespace.run(|| Path::new("/proc/sys/net/bridge").exists())?;
+    // Without br_netfilter it never does.
+    if !is_there && value == "0" {
+        return Ok(());
+    }
+    namespace.sysctls(&[
+        ("bridge/bridge-nf-call-iptables", value),
+        ("bridge/bridge-nf-call-ip6tables", value),
+    ])
+}
+
 /// Loads the netfilter rules of a node.
-pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
+pub(crate) fn load(namespace: &Namespace, plan: NodePlan, masquerade: Masquerade) -> Result<()> {
     let (v4, v6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());
+    let inwards = match masquerade {
+        Masquerade::Outside => String::new(),
+        Masquerade::Both => format!(
+            "ip saddr != {CLUSTER_CIDR_V4} ip daddr != {v4} ip daddr {CLUSTER_CIDR_V4} masquerade random
+             ip6 saddr != {CLUSTER_CIDR_V6} ip6 daddr != {v6} ip6 daddr {CLUSTER_CIDR_V6} masquerade random"
+        ),
+    };
     // Redirects are dropped apart: Linux 5.10 sends one when a node turns a translated packet around,
     // about a connection that the receiving node does not know.
     let ruleset = format!(
@@ -44,6 +85,7 @@ pub(crate) fn load(namespace: &Namespace, plan: NodePlan) -> Result<()> {
                 type nat hook postrouting priority srcnat; policy accept;
                 ip saddr {v4} ip daddr != {CLUSTER_CIDR_V4} masquerade
                 ip6 saddr {v6} ip6 daddr != {CLUSTER_CIDR_V6} masquerade
+                {inwards}
             }}
         }}"
     );
@@ -85,7 +127,7 @@ fn dropped(namespace: &Namespace, counter: &str) -> Result<u64> {
 pub(crate) fn check(namespace: &Namespace) -> Result<()> {
     let name = namespace.name();
     namespace.run(|| -> Result<()> {
-        for (key, value) in FORWARDING {
+        for (key, value) in forwarding() {
             let found = std::fs::read_to_string(format!("/proc/sys/net/{key}"))?;
             ensure!(found.trim() == value, "{name}: {key} is {}", found.trim());
         }

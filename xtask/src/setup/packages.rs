@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Program and the package that has it.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
+    ("bridge", "iproute2"),
     ("nft", "nftables"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
+    ("wg", "wireguard-tools"),
 ];
 
 /// As [`TOOLS`], for virtual machines: the emulator, and what unpacks kernels and their modules.

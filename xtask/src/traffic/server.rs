@@ -45,7 +45,8 @@ impl Server {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
         };
-        for address in pod.addresses() {
+        let addresses = pod.addresses().into_iter();
+        for address in addresses.filter(|address| pod.families().has(*address)) {
             for protocol in protocols {
                 server.listen(pod, *protocol, SocketAddr::new(address, port))?;
             }

@@ -32,6 +32,8 @@ pub(super) const COSTS: &str = "guest: costs ";
 /// The folder of the package whose tests look for files beside their sources.
 pub(super) const PACKAGE: &str = "/proxy-user";
 
+/// Bytes of a large transfer: enough for full windows, and not too much for emulation.
+const TRANSFER: &str = "1048576";
 const RESULTS: &str = "/dev/ttyS1";
 
 /// Flags of `xtask guest`.
@@ -86,6 +88,7 @@ fn supervise() -> Result<()> {
         .env("RUST_BACKTRACE", "0")
         .env("CARGO_MANIFEST_DIR", PACKAGE)
         .env("CARGO_BIN_EXE_ferrule", "/bin/ferrule")
+        .env("FERRULE_TRANSFER", TRANSFER)
         .stdout(results.try_clone()?)
         .stderr(results)
         .spawn()
@@ -113,6 +116,8 @@ fn prepare() -> Result<()> {
             Err(error) => bail!("mounting {point}: {error}"),
         }
     }
+    // Else ipip gives a device to every namespace.
+    fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")?;
     let modules = fs::read_dir(MODULES)?.collect::<Result<Vec<_>, _>>()?;
     let mut modules: Vec<PathBuf> = modules.iter().map(fs::DirEntry::path).collect();
     modules.sort();

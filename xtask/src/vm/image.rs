@@ -25,23 +25,29 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Puts together what a kernel and the steps of a plan need.
-    pub(super) fn build(kernel: &Kernel, payload: &Payload, steps: &[Step]) -> Result<Self> {
-        let folder = workspace::target()?.join("xtask/vm").join(&kernel.series);
+    /// Puts together what a kernel and the steps of a plan need, under a name of the guest's own.
+    pub(super) fn build(
+        kernel: &Kernel,
+        name: &str,
+        payload: &Payload,
+        steps: &[Step],
+    ) -> Result<Self> {
+        let folder = workspace::target()?.join("xtask/vm").join(name);
         fs::create_dir_all(&folder)
             .with_context(|| format!("can't create {}", folder.display()))?;
         let path = folder.join("initramfs.cpio");
         let mut initramfs = Initramfs::create(&path)?;
-        for name in FOLDERS {
-            initramfs.add_folder(name)?;
+        for inside in FOLDERS {
+            initramfs.add_folder(inside)?;
         }
         initramfs.add("/init", payload.program("xtask")?)?;
-        for name in PROGRAMS {
-            initramfs.add(&format!("/bin/{name}"), payload.program(name)?)?;
+        for program in PROGRAMS {
+            initramfs.add(&format!("/bin/{program}"), payload.program(program)?)?;
         }
         tools::add(&mut initramfs)?;
         add_modules(&mut initramfs, kernel)?;
         add_scenarios(&mut initramfs)?;
+        initramfs.add(&format!("/{DOCUMENT}"), &workspace::root()?.join(DOCUMENT))?;
         let plan: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
         initramfs.add_bytes(guest::PLAN, plan.join("\n").as_bytes())?;
         initramfs.finish()?;
@@ -60,6 +66,9 @@ fn add_modules(initramfs: &mut Initramfs, kernel: &Kernel) -> Result<()> {
     }
     Ok(())
 }
+
+/// The document that `netns` compares with its tests.
+const DOCUMENT: &str = "docs/testing.md";
 
 /// The files that `prog_run` reads.
 fn add_scenarios(initramfs: &mut Initramfs) -> Result<()> {

@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 
 /// What tests and the node's rules stand on; their dependencies come with them. A kernel may lack
 /// some, or have them built in.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 20] = [
     "veth",
     "bridge",
+    "br_netfilter",
     "dummy",
     "nf_conntrack",
     "nf_tables",
@@ -20,11 +21,16 @@ const MODULES: [&str; 14] = [
     "nft_counter",
     "nft_chain_nat",
     "nft_masq",
+    "nft_nat",
     "nft_objref",
     "sch_ingress",
     "cls_bpf",
     "vxlan",
     "tun",
+    "ipip",
+    "wireguard",
+    "8021q",
+    "bonding",
 ];
 
 /// A kernel that can be booted.
@@ -38,6 +44,8 @@ pub(crate) struct Kernel {
     pub(super) version: String,
     /// The bootable file.
     pub(super) image: PathBuf,
+    /// Whether it is the newest of all that there are.
+    pub(super) is_newest: bool,
     /// Modules without compression, in the order in which they have to be loaded.
     pub(super) modules: Vec<PathBuf>,
 }
@@ -67,6 +75,7 @@ impl Kernel {
             series: series.name.clone(),
             numbers: series.numbers,
             version: version.to_owned(),
+            is_newest: false,
             image: image(&root, &name)?,
             modules: modules(&folder, &root, &name)?,
         })

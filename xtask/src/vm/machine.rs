@@ -57,6 +57,8 @@ pub(super) enum End {
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) image: &'a Image,
+    /// More of them for the kernel.
+    pub(super) parameters: &'a str,
     pub(super) accelerator: Accelerator,
     pub(super) cpus: u8,
     pub(super) limit: Duration,
@@ -89,6 +91,7 @@ impl Machine<'_> {
     }
 
     fn start(&self, results: &Path) -> Result<Child> {
+        let parameters = format!("console=ttyS0 panic=-1 quiet {} -- guest", self.parameters);
         let console = self.image.folder.join("console.log");
         let _ = fs::remove_file(&console);
         let log = File::create(self.image.folder.join("qemu.log"))?;
@@ -106,7 +109,7 @@ impl Machine<'_> {
             .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(&self.image.initramfs)
-            .args(["-append", "console=ttyS0 panic=-1 quiet -- guest"])
+            .args(["-append", &parameters])
             .args(["-serial", &format!("file:{}", console.display())])
             .args(["-serial", &format!("file:{}", results.display())])
             .stdin(Stdio::null())

@@ -23,7 +23,9 @@ use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, End, Machine};
 use payload::Payload;
-use plan::{Scope, Step};
+pub(crate) use plan::left_to_guests;
+pub use plan::needed_device;
+use plan::{Boot, Scope, Step};
 use record::Record;
 use std::fs::File;
 use std::process::ExitCode;
@@ -141,12 +143,21 @@ pub(crate) fn boot_all(kernels: &Kernels, options: &Options) -> Result<Tally> {
         scope: options.scope(),
         limit: Duration::from_secs(options.limit),
     };
-    let booted = each(kernels, options.jobs, |kernel| guests.boot(kernel));
+    let boots = kernels.iter().flat_map(|kernel| {
+        let boots = plan::boots(kernel, &guests.scope).into_iter();
+        boots.map(move |boot| (kernel, boot))
+    });
+    let boots: Vec<(&Kernel, Boot)> = boots.collect();
+    let booted = each(&boots, options.jobs, |(kernel, boot)| {
+        guests.boot(kernel, *boot)
+    });
     let mut total = Tally::default();
     let mut costs = Vec::new();
-    for (kernel, (tally, measured)) in kernels.iter().zip(booted) {
+    for ((kernel, boot), (tally, measured)) in boots.iter().zip(booted) {
         total += tally;
-        costs.push((kernel.series.clone(), measured));
+        if *boot == Boot::Usual {
+            costs.push((kernel.series.clone(), measured));
+        }
     }
     if let Some(name) = &options.test {
         ensure!(
@@ -206,10 +217,15 @@ pub(crate) fn kernels(options: &Options) -> Result<Kernels> {
     });
     versions.extend(Kernel::cached()?);
     let series = group(versions.iter().map(String::as_str));
+    let newest = series.last().map(|series| series.numbers);
     let all = choose(&series, &options.kernels)?
         .into_iter()
         .map(|series| {
-            let kernel = Kernel::prepare(&archive, series)?;
+            let is_newest = Some(series.numbers) == newest;
+            let kernel = Kernel {
+                is_newest,
+                ..Kernel::prepare(&archive, series)?
+            };
             println!("  ok Linux {} (Debian {})", kernel.series, kernel.version);
             Ok(kernel)
         });
@@ -251,10 +267,11 @@ fn accelerator(kernel: Option<&Kernel>, payload: &Payload) -> Result<Accelerator
         println!("  ok software emulation: no /dev/kvm with a processor that has what it needs");
         return Ok(Accelerator::Emulation);
     };
-    let image = Image::build(kernel, payload, &[])?;
+    let image = Image::build(kernel, &kernel.series, payload, &[])?;
     let machine = Machine {
         kernel,
         image: &image,
+        parameters: "",
         accelerator: Accelerator::Kvm,
         cpus: CPUS,
         limit: TRIAL,
@@ -283,25 +300,33 @@ struct Guests {
 impl Guests {
     /// Returns the sums and what the verifier made of the programs. What keeps a guest from running
     /// is a failure of that guest alone.
-    fn boot(&self, kernel: &Kernel) -> (Tally, Vec<Cost>) {
-        let steps = plan::steps(kernel, &self.scope);
-        if self.scope == Scope::All {
-            for (name, why) in plan::left_out(kernel) {
-                let series = &kernel.series;
-                println!("{series:>5}       | left out: {name} ({why})");
+    fn boot(&self, kernel: &Kernel, boot: Boot) -> (Tally, Vec<Cost>) {
+        let steps = plan::steps(kernel, &self.scope, boot);
+        let name = format!("{}{}", kernel.series, boot.suffix());
+        if self.scope == Scope::All && boot == Boot::Usual {
+            for (test, why) in plan::left_out(kernel) {
+                println!("{name:>5}       | left out: {test} ({why})");
             }
         }
-        let mut record = Record::start(&kernel.series, &steps);
-        let end = self.run(kernel, &steps, &mut record);
+        let mut record = Record::start(&name, &steps);
+        let end = self.run(kernel, boot, &steps, &mut record);
         let end = end.unwrap_or_else(|error| End::Broken(format!("{error:#}")));
         record.finish(&end)
     }
 
-    fn run(&self, kernel: &Kernel, steps: &[Step], record: &mut Record<'_>) -> Result<End> {
-        let image = Image::build(kernel, &self.payload, steps)?;
+    fn run(
+        &self,
+        kernel: &Kernel,
+        boot: Boot,
+        steps: &[Step],
+        record: &mut Record<'_>,
+    ) -> Result<End> {
+        let name = format!("{}{}", kernel.series, boot.suffix());
+        let image = Image::build(kernel, &name, &self.payload, steps)?;
         let machine = Machine {
             kernel,
             image: &image,
+            parameters: boot.parameters(),
             accelerator: self.accelerator,
             cpus: CPUS,
             limit: self.limit,

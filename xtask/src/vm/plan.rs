@@ -1,6 +1,7 @@
 //! What a guest runs: which tests, and on which kernels.
 
 use super::kernel::Kernel;
+use crate::command;
 
 /// A program of tests and its core: what says, within a minute and a half of emulation, whether the
 /// programs load, attach and translate on a kernel.
@@ -61,6 +62,39 @@ const TOO_LONG: [&str; 2] = [
     "storm::traffic_does_not_notice_that_the_agent_is_killed_a_hundred_times",
 ];
 
+/// Tests that need a kind of device which a kernel may lack. Debian's have them all.
+const NEEDS: [(&str, &str); 4] = [
+    ("matrix::services_work_on_a_bond", "bond"),
+    ("matrix::services_work_on_a_vlan", "vlan"),
+    ("matrix::services_work_over_ipip", "ipip"),
+    ("matrix::services_work_over_wireguard", "wireguard"),
+];
+
+/// The tests that this machine's kernel can't run, and the kind of device that it lacks.
+pub(crate) fn left_to_guests() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NEEDS.into_iter().filter(|(_, kind)| lacks(kind))
+}
+
+/// Whether the kernel knows no devices of a kind. It may load a module for the question.
+fn lacks(kind: &str) -> bool {
+    // Never made: no device has such a name.
+    let made = command::run("ip", &["link", "add", "name", ".", "type", kind]);
+    made.is_err_and(|error| error.to_string().contains("Unknown device type"))
+}
+
+/// The kind of device, as `ip link add type` has it, without which a test can't run.
+#[must_use]
+pub fn needed_device(test: &str) -> Option<&'static str> {
+    let found = NEEDS.iter().find(|(name, _)| *name == test);
+    found.map(|(_, kind)| *kind)
+}
+
+/// What has to hold on a kernel without IPv6.
+const WITHOUT_IPV6: [&str; 2] = [
+    "families::dual_stack_services_make_no_noise_on_nodes_of_one_family",
+    "matrix::services_work_without_ipv6_addresses",
+];
+
 /// How much a guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -74,6 +108,46 @@ pub(super) enum Scope {
     Named(String),
 }
 
+/// How a kernel is booted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// With all that it has.
+    Usual,
+    /// Without IPv6.
+    WithoutIpv6,
+}
+
+impl Boot {
+    /// What the kernel is told.
+    pub(super) fn parameters(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::WithoutIpv6 => "ipv6.disable=1",
+        }
+    }
+
+    /// What follows the kernel's name in results.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::WithoutIpv6 => "-v4",
+        }
+    }
+}
+
+/// How a kernel has to be booted for what is to be run.
+pub(super) fn boots(kernel: &Kernel, scope: &Scope) -> Vec<Boot> {
+    let has_both = match scope {
+        Scope::Core => kernel.is_newest,
+        Scope::All => true,
+        Scope::Nothing | Scope::Named(_) => false,
+    };
+    match has_both {
+        true => vec![Boot::Usual, Boot::WithoutIpv6],
+        false => vec![Boot::Usual],
+    }
+}
+
 /// One command of a guest, and how many tests it has to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
@@ -84,24 +158,37 @@ pub(super) struct Step {
 }
 
 /// The commands for a kernel.
-pub(super) fn steps(kernel: &Kernel, scope: &Scope) -> Vec<Step> {
+pub(super) fn steps(kernel: &Kernel, scope: &Scope, boot: Boot) -> Vec<Step> {
+    if boot == Boot::WithoutIpv6 {
+        return vec![exact("netns", "--test-threads=1", &WITHOUT_IPV6)];
+    }
     let suites = SUITES.iter().filter(|_| *scope != Scope::Nothing);
     suites
-        .map(|suite| {
-            let (arguments, tests) = match scope {
-                Scope::Core => {
-                    let names = suite.core.join(" ");
-                    (format!("--exact {names}"), Some(suite.core.len() as u64))
-                }
-                Scope::All | Scope::Nothing => (skips(kernel), None),
-                Scope::Named(name) => (name.clone(), None),
-            };
-            let words = [&format!("/bin/{}", suite.program), suite.flags, &arguments];
-            let words = words.into_iter().filter(|word| !word.is_empty());
-            let command = words.collect::<Vec<_>>().join(" ");
-            Step { command, tests }
+        .map(|suite| match scope {
+            Scope::Core => exact(suite.program, suite.flags, &core(suite, kernel)),
+            Scope::All | Scope::Nothing => step(suite.program, suite.flags, &skips(kernel), None),
+            Scope::Named(name) => step(suite.program, suite.flags, name, None),
         })
         .collect()
+}
+
+/// The core of a suite; on the newest kernel with what the machine's own may lack.
+fn core(suite: &Suite, kernel: &Kernel) -> Vec<&'static str> {
+    let needs = NEEDS.iter().map(|(name, _)| *name);
+    let more = needs.filter(|_| suite.program == "netns" && kernel.is_newest);
+    suite.core.iter().copied().chain(more).collect()
+}
+
+fn exact(program: &str, flags: &str, names: &[&str]) -> Step {
+    let arguments = format!("--exact {}", names.join(" "));
+    step(program, flags, &arguments, Some(names.len() as u64))
+}
+
+fn step(program: &str, flags: &str, arguments: &str, tests: Option<u64>) -> Step {
+    let words = [&format!("/bin/{program}"), flags, arguments];
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    let command = words.collect::<Vec<_>>().join(" ");
+    Step { command, tests }
 }
 
 /// The tests that are not run on a kernel, and why.

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What the cluster, its rules and the tests call.
-const PROGRAMS: [&str; 10] = [
-    "ip", "tc", "nft", "bpftool", "ethtool", "setpriv", "sh", "sleep", "unshare", "mount",
+const PROGRAMS: [&str; 12] = [
+    "ip", "bridge", "tc", "nft", "bpftool", "ethtool", "wg", "setpriv", "sh", "sleep", "unshare",
+    "mount",
 ];
 
 /// Adds all programs, in `/bin`, and their libraries.
