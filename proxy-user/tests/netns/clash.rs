@@ -155,3 +155,20 @@ fn a_direct_datagram_from_a_port_that_a_service_has_is_answered_in_the_services_
     }
     stage.assert_undisturbed();
 }
+
+#[test]
+fn a_stream_through_a_service_takes_the_place_of_a_direct_one_from_the_same_port() {
+    let (stage, backend) = stage(1);
+    for to in stage.cluster_ips() {
+        let own = own(&stage.shell, CLIENT_PORT, to);
+        let (place, target) = (stage.shell.namespace(), direct(&backend, to));
+        let mut direct = tcp_open_from(place, own, target, SHORT).expect("the pod answers");
+        let mut service = stream(&stage.shell, to).expect("the service answers");
+        service.echo(b"mine").expect("the service goes on");
+        assert!(
+            direct.echo(b"lost").is_err(),
+            "docs/datapath.md says that it stops"
+        );
+        service.echo(b"still mine").expect("the service goes on");
+    }
+}
