@@ -28,27 +28,33 @@ use proxy_common::{DropReason, Flow, FlowRole, Mark, Proto, Table, Ticks, Tuple}
 /// longer exists; a SYN that follows an end, or whose backend is gone, opens the connection anew.
 #[inline(always)]
 pub fn carries<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, headers: &Headers<A>) -> bool {
-    if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
+    if !headers.starts_flow() || !leads_to_backend(flow) {
         return true;
     }
     let ended = headers.proto == Proto::Tcp && flow.is_closing();
-    !ended && service::known(kernel, flow.backend).is_some()
+    !ended && service::exists(kernel, flow.backend)
 }
 
 /// The same for one that is half open: a SYN comes again because there was no answer, and makes the rows
 /// anew, some of which may have been pushed out; so does a datagram.
-#[inline(always)]
+#[inline(never)]
 pub fn carries_half_open<A: Family, K: Kernel<A>>(
     kernel: &K,
     flow: &Flow<A>,
     headers: &Headers<A>,
 ) -> bool {
-    if !headers.starts_flow() || !flow.has_role(FlowRole::Dnat) {
+    if !headers.starts_flow() || !leads_to_backend(flow) {
         return true;
     }
     headers.proto == Proto::Udp
-        && service::known(kernel, flow.backend).is_some()
+        && service::exists(kernel, flow.backend)
         && is_whole(kernel, flow, &headers.tuple)
+}
+
+/// Whether the row was made when a backend was chosen.
+#[inline(always)]
+fn leads_to_backend<A: Family>(flow: &Flow<A>) -> bool {
+    flow.has_role(FlowRole::Dnat) || flow.has_role(FlowRole::HostDnat)
 }
 
 #[inline(never)]

@@ -78,13 +78,8 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
         }
         if flow::carries(kernel, flow, headers) {
             let passage = translate(packet, headers, flow, kernel.now())?;
-            return finish(
-                packet,
-                kernel,
-                headers,
-                (Table::Confirmed, Hook::Ingress),
-                passage,
-            );
+            let place = (Table::Confirmed, Hook::Ingress);
+            return finish(packet, kernel, headers, place, passage);
         }
     }
     let frontend = service::find(kernel, headers.proto, &headers.tuple);
@@ -152,19 +147,18 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             kernel.remove_flow(Table::Confirmed, &headers.tuple);
             return Ok(Verdict::NotService);
         }
-        let passage = translate(packet, headers, flow, kernel.now())?;
-        return finish(
-            packet,
-            kernel,
-            headers,
-            (Table::Confirmed, Hook::Egress),
-            passage,
-        );
+        if flow::carries(kernel, flow, headers) {
+            let passage = translate(packet, headers, flow, kernel.now())?;
+            let place = (Table::Confirmed, Hook::Egress);
+            return finish(packet, kernel, headers, place, passage);
+        }
     }
     let role = match kernel.flow(Table::HalfOpen, &headers.tuple) {
         Some(flow) if flow.has_role(FlowRole::SnatPending) => FlowRole::Snat,
-        Some(_) => return known_half_open::<A, P, K, false>(packet, kernel, headers),
-        None => match host_needs(packet, kernel, headers) {
+        Some(flow) if flow::carries_half_open(kernel, flow, headers) => {
+            return known_half_open::<A, P, K, false>(packet, kernel, headers);
+        }
+        _ => match host_needs(packet, kernel, headers) {
             Ok(role) => role,
             Err(verdict) => return Ok(verdict),
         },
@@ -212,6 +206,7 @@ fn open_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
 ) -> Fate {
     let original = &headers.tuple;
     if plan.is_host {
+        flow::take_up(kernel, original, plan);
         host::plan(kernel, headers.proto, plan)?;
     } else {
         snat::plan(kernel, original, plan)?;

@@ -48,9 +48,17 @@ pub fn choose<A: Family, K: Kernel<A>>(
 
 /// The backend that the flow has had, if it still exists.
 #[inline(always)]
-pub fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
+fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
     let backend = kernel.backend(reference.id).copied()?;
     (reference.generation != 0 && backend.generation == reference.generation).then_some(backend)
+}
+
+/// Whether a flow's backend still exists.
+///
+/// A function of its own to the verifier too: it need not follow what comes next once for each answer.
+#[inline(never)]
+pub fn exists<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> bool {
+    known(kernel, reference).is_some()
 }
 
 /// A service may be replaced between our look at its word and at its region: the new one is complete.

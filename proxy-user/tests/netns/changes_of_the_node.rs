@@ -1,10 +1,12 @@
 //! Devices and addresses of a node change while its agent runs.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
+use crate::rows::devices;
 use crate::stage::{
     NODE_PORT, PATIENCE, PORT, PROTOCOLS, Stage, ask, eventually, expect_all, expect_service,
     family, within,
 };
+use proxy_common::{Address as _, Mac};
 use proxy_user::datapath::features::{Feature, Features};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -45,6 +47,12 @@ fn sources(stage: &Stage) -> Vec<IpAddr> {
         .collect()
 }
 
+fn index_of(place: &Namespace, device: &str) -> u32 {
+    let arguments = ["-o", "link", "show", device];
+    let line = place.command("ip", &arguments).unwrap();
+    line.split_once(':').unwrap().0.trim().parse().unwrap()
+}
+
 /// Addresses of the first node that it does not have yet, on its subnet.
 fn others(stage: &Stage) -> [IpAddr; 2] {
     let plan = stage.cluster.node(1).plan();
@@ -57,6 +65,45 @@ fn add_others(stage: &Stage) {
     let [v4, v6] = others(stage);
     ip(place, &format!("address add {v4}/32 dev eth0"));
     ip(place, &format!("address add {v6}/64 dev eth0 nodad"));
+}
+
+#[test]
+fn the_programs_know_ports_by_their_bridge_and_forget_devices_that_are_gone() {
+    let mut stage = Stage::new(&[]);
+    let (place, bpffs) = (
+        stage.cluster.node(1).namespace().clone(),
+        stage.cluster.node(1).paths().bpffs.clone(),
+    );
+    ip(&place, "link add bridge type bridge");
+    ip(&place, "link add port type veth peer name peer");
+    let [bridge, port] = ["bridge", "port"].map(|name| index_of(&place, name));
+    let row = |index: u32| devices(&bpffs).get(&index).copied();
+    within(SOON, "both are known", || {
+        [bridge, port].iter().all(|it| row(*it).is_some())
+    });
+    assert_eq!(row(port).unwrap().routed_as, port);
+    ip(&place, "link set port master bridge");
+    ip(&place, "link set bridge address 02:00:00:00:00:99");
+    ip(&place, "address add 198.51.100.1/24 dev bridge");
+    within(SOON, "the port follows its bridge", || {
+        row(port).is_some_and(|row| {
+            row.routed_as == bridge
+                && row.bridge == Mac::new([2, 0, 0, 0, 0, 0x99])
+                && row.v4.ip().to_string() == "198.51.100.1"
+        })
+    });
+    ip(&place, "link set port nomaster");
+    within(SOON, "the port is itself again", || {
+        row(port).is_some_and(|row| row.routed_as == port && row.bridge == Mac::default())
+    });
+    ip(&place, "link del bridge");
+    within(SOON, "the bridge is gone", || row(bridge).is_none());
+    stage.take_agent(1).kill().unwrap();
+    ip(&place, "link del port");
+    assert!(row(port).is_some());
+    stage.start_agent(1);
+    assert_eq!(row(port), None, "it went while no agent was there");
+    assert!(row(index_of(&place, "eth0")).is_some());
 }
 
 #[test]

@@ -56,18 +56,29 @@ fn status_tells_what_is_there_with_and_without_an_agent() {
 
     let node = stage.cluster.node(1);
     let (place, paths) = (node.namespace().clone(), node.paths().clone());
+    let status = || {
+        let mut command = Command::new(binary());
+        command.arg("status").arg("--bpffs").arg(&paths.bpffs);
+        command.arg("--run-dir").arg(&paths.run_dir);
+        let output = place.run(|| command.output().unwrap()).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = status();
+    let told = [
+        "Reserved ports: 1024-32767",
+        &own[0],
+        &own[1],
+        "default/odd",
+    ];
+    assert!(told.iter().all(|it| text.contains(*it)), "{text}");
+    let tables = text.lines().filter(|line| line.starts_with("  "));
+    let widest = tables.map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{text}");
     stage.take_agent(1).kill().unwrap();
-    let mut command = Command::new(binary());
-    command
-        .arg("status")
-        .arg("--bpffs")
-        .arg(&paths.bpffs)
-        .arg("--run-dir")
-        .arg(&paths.run_dir);
-    let output = place.run(|| command.output().unwrap()).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = status();
     assert!(
-        output.status.success() && text.contains("not running") && text.contains("FLOWS_V4"),
+        text.contains("not running") && text.contains("FLOWS_V4"),
         "{text}"
     );
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use aya::maps::{HashMap, Map, MapData};
-use proxy_common::{AddrV4, AddrV6, Address, Flow, FlowRole, Tuple};
+use proxy_common::{AddrV4, AddrV6, Address, Device, Flow, FlowRole, Tuple};
 use proxy_user::datapath::bpf::Row;
 use proxy_user::datapath::pins::Pins;
 use std::collections::BTreeMap;
@@ -72,4 +72,13 @@ fn ends<A: Address>(tuple: &Tuple<A>) -> Ends {
         from: SocketAddr::new(tuple.src.ip(), tuple.sport.number()),
         to: SocketAddr::new(tuple.dst.ip(), tuple.dport.number()),
     }
+}
+
+/// What the programs of a node know of its devices, by interface index.
+pub(crate) fn devices(bpffs: &Path) -> BTreeMap<u32, Device> {
+    let data = MapData::from_pin(Pins::new(bpffs).map("DEVICES")).unwrap();
+    let map = Map::from_map_data(data).unwrap();
+    let map: HashMap<_, u32, Row<Device>> = map.try_into().unwrap();
+    let rows = map.iter().map(Result::unwrap);
+    rows.map(|(index, row)| (index, row.0)).collect()
 }
