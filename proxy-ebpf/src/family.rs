@@ -1,11 +1,12 @@
 //! What differs between IPv4 and IPv6; everything else is written once.
 
 use crate::checksum::Delta;
+use crate::extension;
 use crate::icmp::{self, Kind};
 use crate::nat;
 use crate::network::{Ipv4Header, Ipv6Header, Network};
 use crate::packet::{Hooked, Packet};
-use crate::parse::{self, Headers};
+use crate::parse::{self, Headers, Place};
 use crate::refuse;
 use proxy_common::{AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Tuple, Verdict};
 
@@ -18,7 +19,10 @@ pub trait Family: Address {
     const ICMP: u8;
 
     /// Finds addresses, ports and offsets; `Err` is why the packet is none of ours.
-    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict>;
+    fn parse<'a, P: Packet>(
+        packet: &mut P,
+        place: &'a mut Place<Self>,
+    ) -> Result<&'a mut Headers<Self>, Verdict>;
 
     /// What a tuple's addresses add to a one's complement sum when they replace another's.
     fn address_delta(old: &Tuple<Self>, new: &Tuple<Self>) -> u32;
@@ -44,6 +48,9 @@ pub trait Family: Address {
 
     /// Reads the network header at an offset, if there is one.
     fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>>;
+
+    /// The same of a whole packet, with all that comes before its transport header.
+    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict>;
 
     /// What a type of ICMP messages is, if not a message of another kind.
     fn icmp_kind(number: u8) -> Option<Kind>;
@@ -84,8 +91,11 @@ impl Family for AddrV4 {
     const ICMP: u8 = 1;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
-        parse::ipv4(packet)
+    fn parse<'a, P: Packet>(
+        packet: &mut P,
+        place: &'a mut Place<Self>,
+    ) -> Result<&'a mut Headers<Self>, Verdict> {
+        parse::ipv4(packet, place)
     }
 
     #[inline(always)]
@@ -130,6 +140,11 @@ impl Family for AddrV4 {
     #[inline(always)]
     fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>> {
         Ipv4Header::read(packet, at)
+    }
+
+    #[inline(always)]
+    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict> {
+        Ipv4Header::read(packet, P::NETWORK).ok_or(Verdict::Malformed)
     }
 
     #[inline(always)]
@@ -191,8 +206,11 @@ impl Family for AddrV6 {
     const ICMP: u8 = 58;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P) -> Result<Headers<Self>, Verdict> {
-        parse::ipv6(packet)
+    fn parse<'a, P: Packet>(
+        packet: &mut P,
+        place: &'a mut Place<Self>,
+    ) -> Result<&'a mut Headers<Self>, Verdict> {
+        parse::ipv6(packet, place)
     }
 
     #[inline(always)]
@@ -233,6 +251,11 @@ impl Family for AddrV6 {
     #[inline(always)]
     fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>> {
         Ipv6Header::read(packet, at)
+    }
+
+    #[inline(always)]
+    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict> {
+        extension::step_over(packet)
     }
 
     #[inline(always)]

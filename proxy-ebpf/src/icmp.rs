@@ -8,6 +8,7 @@ use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::Kernel;
 use crate::nat;
+use crate::network::Part;
 use crate::packet::{Packet, Zero};
 use crate::parse::Ports;
 use crate::{DropReason, Fate, Verdict};
@@ -95,8 +96,8 @@ fn find<A: Family, P: Packet>(packet: &mut P) -> Result<Found<A>, Verdict> {
     if outer.proto != A::ICMP {
         return Err(Verdict::Unsupported);
     }
-    let message = P::NETWORK + outer.length;
-    let end = P::NETWORK + outer.total;
+    let message = P::NETWORK + outer.length();
+    let end = P::NETWORK + outer.total();
     packet.make_readable(message + LOOK_AHEAD);
     // Not the first byte alone: the verifier takes no bound from a comparison with the packet's end that
     // has no distance to it.
@@ -122,7 +123,7 @@ fn read<A: Family, P: Packet>(packet: &P, quote: usize, end: usize) -> Option<(P
     let proto = Proto::from_number(inner.proto)?;
     let transport = quote + A::HEADER;
     let is_whole = transport + size_of::<Ports>() <= end;
-    if inner.length != A::HEADER || inner.is_later_fragment || !is_whole {
+    if inner.length() != A::HEADER || inner.part == Part::Later || !is_whole {
         return None;
     }
     let ports: Ports = packet.load(transport)?;

@@ -25,6 +25,7 @@
 
 pub mod checksum;
 pub mod expiry;
+pub mod extension;
 pub mod family;
 pub mod flow;
 pub mod host;
@@ -41,6 +42,7 @@ pub mod service;
 pub mod snat;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod unusual;
 
 pub use proxy_common::{DropReason, Verdict};
 

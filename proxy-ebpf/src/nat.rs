@@ -56,16 +56,20 @@ impl<A: Family> Translation<A> {
 /// Gives the packet its new addresses and ports.
 ///
 /// Bytes are written before the first checksum is adjusted: the helpers for checksums take the
-/// direct access to the packet away.
+/// direct access to the packet away. Of a fragment that is not the first, what the first one has is not
+/// changed.
 #[inline(always)]
 pub fn apply<A: Family, P: Packet>(
     packet: &mut P,
     headers: &Headers<A>,
     new: &Translation<A>,
 ) -> Result<(), DropReason> {
-    packet.store(headers.transport, new.ports)?;
+    let Some(transport) = headers.transport() else {
+        return A::store_addresses(packet, headers, new.addresses, new.address_delta);
+    };
+    packet.store(transport, new.ports)?;
     A::store_addresses(packet, headers, new.addresses, new.address_delta)?;
-    let field = headers.transport + checksum_offset(headers.proto);
+    let field = transport + checksum_offset(headers.proto);
     let zero = zero_checksum(headers.proto);
     packet.adjust_checksum(field, new.address_delta, Part::PseudoHeader, zero)?;
     if checksum::is_change(new.port_delta) {

@@ -34,22 +34,68 @@ pub(crate) struct Ipv6Header {
 
 /// The more-fragments flag and the fragment offset of `Ipv4Header::fragment`, in host order.
 pub(crate) const FRAGMENT_MASK: u16 = 0x3fff;
-/// The fragment offset alone.
+/// The fragment offset alone, and the flag.
 const OFFSET_MASK: u16 = 0x1fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+
+/// Which part of a datagram a packet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment, with the transport header or the start of one.
+    First,
+    /// A fragment without a transport header.
+    Later,
+}
 
 /// A network header, of a packet or of what an error quotes.
+///
+/// In this order: see [`crate::unusual`].
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Network<A> {
     /// Source and destination.
     pub addresses: [A; 2],
+    /// What parts of the datagram have in common, as it lies in the packet.
+    pub id: u32,
+    total: u32,
+    /// Its checksum; 0 for IPv6, which has none.
+    pub checksum: u16,
+    length: u16,
     /// What follows it.
     pub proto: u8,
+    /// Which part of a datagram the packet has.
+    pub part: Part,
+}
+
+impl<A> Network<A> {
     /// Its length in bytes.
-    pub length: usize,
+    #[inline(always)]
+    pub fn length(&self) -> usize {
+        // The bound is for the verifier: more extension headers are not stepped over.
+        usize::from(self.length & 0x3fff)
+    }
+
     /// Length of the packet, this header included.
-    pub total: usize,
-    /// Whether the packet is a fragment, and not the first one.
-    pub is_later_fragment: bool,
+    #[inline(always)]
+    pub fn total(&self) -> usize {
+        self.total as usize
+    }
+
+    /// Makes another header part of this one.
+    #[inline(always)]
+    pub(crate) fn extend(&mut self, length: u16, next: u8) {
+        self.length += length;
+        self.proto = next;
+    }
+}
+
+/// A length as it lies in a header. 0 is longer than 64 KiB, on its way to be segmented (BIG TCP: IPv6 since
+/// Linux 5.19, there behind a hop-by-hop header; IPv4 since 6.3).
+#[inline(always)]
+const fn length_of(field: u16) -> u32 {
+    u16::from_be(field).wrapping_sub(1) as u32 + 1
 }
 
 impl Ipv4Header {
@@ -64,9 +110,11 @@ impl Ipv4Header {
         Some(Network {
             addresses: [header.src, header.dst],
             proto: header.protocol,
-            length,
-            total: usize::from(u16::from_be(header.total_length)),
-            is_later_fragment: header.fragment & OFFSET_MASK.to_be() != 0,
+            length: length as u16,
+            total: length_of(header.total_length),
+            checksum: header.checksum,
+            part: part(header.fragment, OFFSET_MASK, MORE_FRAGMENTS),
+            id: header.id.into(),
         })
     }
 }
@@ -82,9 +130,23 @@ impl Ipv6Header {
         Some(Network {
             addresses: [header.src, header.dst],
             proto: header.next_header,
-            length: size_of::<Self>(),
-            total: size_of::<Self>() + usize::from(u16::from_be(header.payload_length)),
-            is_later_fragment: false,
+            length: size_of::<Self>() as u16,
+            total: size_of::<Self>() as u32 + length_of(header.payload_length),
+            checksum: 0,
+            part: Part::Whole,
+            id: 0,
         })
+    }
+}
+
+/// Which part a field of offset and flag tells of.
+#[inline(always)]
+pub(crate) const fn part(field: u16, offset: u16, more: u16) -> Part {
+    if field & offset.to_be() != 0 {
+        Part::Later
+    } else if field & more.to_be() != 0 {
+        Part::First
+    } else {
+        Part::Whole
     }
 }

@@ -1,23 +1,31 @@
 //! Bytes to headers, once per packet and hook.
 
+use crate::extension::is_extension;
 use crate::network::{FRAGMENT_MASK, Ipv4Header, Ipv6Header};
 use crate::packet::Packet;
 use bytemuck::{Pod, Zeroable};
-use proxy_common::{AddrV4, AddrV6, Port, Proto, Tuple, Verdict};
+use core::mem::MaybeUninit;
+use proxy_common::{AddrV4, AddrV6, Address, Port, Proto, Tuple, Verdict};
+
+/// Where headers are put: made once, and not moved.
+pub type Place<A> = MaybeUninit<Headers<A>>;
 
 /// What a packet says of itself.
+///
+/// In this order: the verifier keeps no bounds of what does not begin where eight bytes do, and of
+/// `proto`, `flags` and `transport` it should keep none. See [`crate::unusual`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Headers<A> {
     /// Addresses, ports and protocol.
     pub tuple: Tuple<A>,
+    /// The network header's checksum as it lies in the packet; any number for IPv6, which has none.
+    pub header_checksum: u16,
     /// TCP or UDP.
     pub proto: Proto,
-    /// Offset of the transport header in bytes.
-    pub transport: usize,
-    /// The network header's checksum as it lies in the packet; 0 for IPv6, which has none.
-    pub header_checksum: u16,
     /// What a TCP segment does to its connection; nothing for UDP.
     pub flags: TcpFlags,
+    transport: u16,
 }
 
 /// The flags of a TCP segment that matter (RFC 9293 section 3.1).
@@ -61,11 +69,58 @@ impl TcpFlags {
     }
 }
 
+impl<A: Address> Headers<A> {
+    /// Of a packet that holds its transport header.
+    #[inline(always)]
+    pub(crate) fn new(
+        [src, dst]: [A; 2],
+        header_checksum: u16,
+        proto: Proto,
+        transport: usize,
+        (ports, flags): (Ports, TcpFlags),
+    ) -> Self {
+        Self {
+            tuple: Tuple::new(proto, (src, ports.src), (dst, ports.dst)),
+            header_checksum,
+            proto,
+            flags,
+            transport: transport as u16,
+        }
+    }
+
+    /// Nothing is known yet.
+    #[inline(always)]
+    pub fn unread() -> Self {
+        let nobody = (Zeroable::zeroed(), Zeroable::zeroed());
+        Self::of_later_fragment(Tuple::new(Proto::Udp, nobody, nobody), Proto::Udp, 0)
+    }
+
+    /// Of a fragment that does not hold its transport header, whose ports are known from elsewhere.
+    #[inline(always)]
+    pub(crate) fn of_later_fragment(tuple: Tuple<A>, proto: Proto, header_checksum: u16) -> Self {
+        Self {
+            tuple,
+            header_checksum,
+            proto,
+            flags: TcpFlags(0),
+            transport: 0,
+        }
+    }
+}
+
 impl<A> Headers<A> {
+    /// Offset of the transport header in bytes, if it is in the packet.
+    #[inline(always)]
+    pub fn transport(&self) -> Option<usize> {
+        // The bound is for the verifier: more extension headers are not stepped over.
+        const BOUND: u16 = 0x3fff;
+        (self.transport != 0).then_some(usize::from(self.transport & BOUND))
+    }
+
     /// Whether the packet may be the first of a flow: any of UDP, a SYN of TCP.
     #[inline(always)]
     pub fn starts_flow(&self) -> bool {
-        self.proto == Proto::Udp || self.flags.opens()
+        (self.proto == Proto::Udp && self.transport != 0) || self.flags.opens()
     }
 }
 
@@ -77,15 +132,16 @@ pub(crate) struct Ports {
     pub(crate) dst: Port,
 }
 
-/// IPv6 extension header (RFC 8200 section 4.5).
-const NEXT_HEADER_FRAGMENT: u8 = 44;
-const TCP_LENGTH: usize = 20;
+pub(crate) const TCP_LENGTH: usize = 20;
 const UDP_LENGTH: usize = 8;
 const TCP_FLAGS: usize = 13;
 
 /// Finds the headers of an IPv4 packet.
 #[inline(always)]
-pub fn ipv4<P: Packet>(packet: &mut P) -> Result<Headers<AddrV4>, Verdict> {
+pub fn ipv4<'a, P: Packet>(
+    packet: &mut P,
+    place: &'a mut Place<AddrV4>,
+) -> Result<&'a mut Headers<AddrV4>, Verdict> {
     packet.make_readable(P::NETWORK + size_of::<Ipv4Header>() + TCP_LENGTH);
     let ip: Ipv4Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
     let ihl = usize::from(ip.version_ihl & 0xf) << 2;
@@ -105,27 +161,24 @@ pub fn ipv4<P: Packet>(packet: &mut P) -> Result<Headers<AddrV4>, Verdict> {
         return Err(Verdict::Malformed);
     }
     let transport = P::NETWORK + ihl;
-    let (ports, flags) = transport_header(packet, transport, proto)?;
-    let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
-    Ok(Headers {
-        tuple,
-        proto,
-        transport,
-        header_checksum: ip.checksum,
-        flags,
-    })
+    let header = transport_header(packet, transport, proto)?;
+    let headers = Headers::new([ip.src, ip.dst], ip.checksum, proto, transport, header);
+    Ok(place.write(headers))
 }
 
 /// Finds the headers of an IPv6 packet.
 #[inline(always)]
-pub fn ipv6<P: Packet>(packet: &mut P) -> Result<Headers<AddrV6>, Verdict> {
+pub fn ipv6<'a, P: Packet>(
+    packet: &mut P,
+    place: &'a mut Place<AddrV6>,
+) -> Result<&'a mut Headers<AddrV6>, Verdict> {
     packet.make_readable(P::NETWORK + size_of::<Ipv6Header>() + TCP_LENGTH);
     let ip: Ipv6Header = packet.load(P::NETWORK).ok_or(Verdict::Malformed)?;
     if u32::from_be(ip.version_class_flow) >> 28 != 6 {
         return Err(Verdict::Malformed);
     }
-    if ip.next_header == NEXT_HEADER_FRAGMENT {
-        return Err(Verdict::Fragment);
+    if is_extension(ip.next_header) {
+        return Err(Verdict::ExtensionHeader);
     }
     let proto = Proto::from_number(ip.next_header).ok_or(Verdict::Unsupported)?;
     let length = usize::from(u16::from_be(ip.payload_length));
@@ -134,15 +187,11 @@ pub fn ipv6<P: Packet>(packet: &mut P) -> Result<Headers<AddrV6>, Verdict> {
         return Err(Verdict::Malformed);
     }
     let transport = P::NETWORK + size_of::<Ipv6Header>();
-    let (ports, flags) = transport_header(packet, transport, proto)?;
-    let tuple = Tuple::new(proto, (ip.src, ports.src), (ip.dst, ports.dst));
-    Ok(Headers {
-        tuple,
-        proto,
-        transport,
-        header_checksum: 0,
-        flags,
-    })
+    // In the place of a checksum, a number that the verifier can't know.
+    let any = ip.payload_length;
+    let header = transport_header(packet, transport, proto)?;
+    let headers = Headers::new([ip.src, ip.dst], any, proto, transport, header);
+    Ok(place.write(headers))
 }
 
 /// Length of a transport header without options.
@@ -154,8 +203,9 @@ pub(crate) const fn transport_length(proto: Proto) -> usize {
     }
 }
 
+/// Ports and flags.
 #[inline(always)]
-fn transport_header<P: Packet>(
+pub(crate) fn transport_header<P: Packet>(
     packet: &P,
     offset: usize,
     proto: Proto,

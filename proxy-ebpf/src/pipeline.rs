@@ -5,9 +5,12 @@ use crate::kernel::Kernel;
 use crate::nat::Translation;
 use crate::open::Plan;
 use crate::packet::Hooked;
-use crate::parse::Headers;
-use crate::{DropReason, Fate, Verdict, flow, host, icmp, nat, open, refuse, service, snat};
+use crate::parse::{Headers, Place};
+use crate::{
+    DropReason, Fate, Verdict, flow, host, icmp, nat, open, refuse, service, snat, unusual,
+};
 use bytemuck::Zeroable as _;
+use core::hint::black_box;
 use proxy_common::{AddrV4, AddrV6, Flow, FlowRole, Frontend, Hook, Mac, Mark, Table, Ticks};
 
 /// EtherTypes (IEEE 802 numbers).
@@ -49,21 +52,33 @@ fn parsed<A: Family, P: Hooked, K: Kernel<A>>(
     hook: Hook,
     run: impl FnOnce(&mut P, &mut K, &Headers<A>) -> Fate,
 ) -> Fate {
-    match A::parse(packet) {
-        Ok(headers) => {
-            let fate = run(packet, kernel, &headers);
-            kernel.decided(&headers.tuple, fate);
-            fate
-        }
-        Err(Verdict::Unsupported) => {
-            let fate = icmp::unsupported(packet, kernel, hook);
-            if fate == Ok(Verdict::OtherHook) {
-                return other_hook(packet, kernel, hook);
+    let mut place = Place::uninit();
+    let headers = match A::parse(packet, &mut place) {
+        Ok(headers) => headers,
+        Err(Verdict::Unsupported) => return unsupported(packet, kernel, hook),
+        Err(Verdict::Fragment | Verdict::ExtensionHeader) => {
+            let headers = place.write(Headers::unread());
+            match unusual::read(packet, kernel, headers) {
+                Ok(()) => headers,
+                Err(verdict) => return Ok(verdict),
             }
-            fate
         }
-        Err(verdict) => Ok(verdict),
+        Err(verdict) => return Ok(verdict),
+    };
+    // See `unusual::read`.
+    let headers = black_box(&*headers);
+    let fate = run(packet, kernel, headers);
+    kernel.decided(&headers.tuple, fate);
+    fate
+}
+
+#[inline(always)]
+fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K, hook: Hook) -> Fate {
+    let fate = icmp::unsupported(packet, kernel, hook);
+    if fate == Ok(Verdict::OtherHook) {
+        return other_hook(packet, kernel, hook);
     }
+    fate
 }
 
 #[inline(always)]

@@ -47,7 +47,8 @@ pub fn refuse<A: Family, P: Hooked, K: Kernel<A>>(
     if !may_answer(packet, headers) || !take_turn(kernel, headers.tuple.src) {
         return Err(DropReason::NoBackend);
     }
-    A::refuse(packet, headers.transport + transport_length(headers.proto))?;
+    let end = P::NETWORK + A::HEADER + transport_length(headers.proto);
+    A::refuse(packet, end)?;
     packet.redirect(Redirect::Back(hook))?;
     Ok(Verdict::Refused)
 }
@@ -56,7 +57,7 @@ pub fn refuse<A: Family, P: Hooked, K: Kernel<A>>(
 /// behind options there is none.
 #[inline(always)]
 fn may_answer<A: Family, P: Hooked>(packet: &P, headers: &Headers<A>) -> bool {
-    let is_plain = headers.transport == P::NETWORK + A::HEADER;
+    let is_plain = headers.transport() == Some(P::NETWORK + A::HEADER);
     is_plain && headers.tuple.src.is_one_host() && !is_for_many(packet)
 }
 

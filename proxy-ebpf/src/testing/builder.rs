@@ -22,7 +22,20 @@ pub struct PacketBuilder {
     options: Vec<u8>,
     payload: Vec<u8>,
     fragment: u16,
+    id: u16,
+    extensions: Vec<(u8, Vec<u8>)>,
+    cut: Cut,
     summed: bool,
+}
+
+/// What is left out of a packet after its checksum was summed.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Nothing,
+    /// The transport header.
+    Front,
+    /// Whatever comes after so many bytes of the transport header.
+    After(usize),
 }
 
 /// A TCP segment of an established connection, from one socket to another.
@@ -46,6 +59,9 @@ impl PacketBuilder {
             options: Vec::new(),
             payload: b"ferrule".to_vec(),
             fragment: 0,
+            id: 0x1234,
+            extensions: Vec::new(),
+            cut: Cut::Nothing,
             summed: true,
         }
     }
@@ -101,6 +117,41 @@ impl PacketBuilder {
         Self { fragment, ..self }
     }
 
+    /// As a fragment of a datagram with this id, of IPv4 or IPv6 by its addresses. One with an offset, in
+    /// units of eight bytes, has no transport header.
+    pub fn part(self, id: u16, offset: u16, is_last: bool) -> Self {
+        let cut = if offset == 0 {
+            Cut::Nothing
+        } else {
+            Cut::Front
+        };
+        let packet = Self { id, cut, ..self };
+        if packet.src.is_ipv4() {
+            let more = if is_last { 0 } else { 0x2000 };
+            return packet.fragment(offset | more);
+        }
+        let mut header = vec![0, 0];
+        header.extend(((offset << 3) | u16::from(!is_last)).to_be_bytes());
+        header.extend([0, 0]);
+        header.extend(id.to_be_bytes());
+        packet.extension(44, &header)
+    }
+
+    /// With one more IPv6 extension header, whose first byte is filled in.
+    pub fn extension(mut self, number: u8, header: &[u8]) -> Self {
+        assert!(header.len().is_multiple_of(8), "an extension header");
+        self.extensions.push((number, header.to_vec()));
+        self
+    }
+
+    /// Without what comes after so many bytes of the transport header.
+    pub fn cut(self, length: usize) -> Self {
+        Self {
+            cut: Cut::After(length),
+            ..self
+        }
+    }
+
     /// Whether it is a datagram.
     pub fn is_udp(&self) -> bool {
         self.proto == Proto::Udp
@@ -133,20 +184,38 @@ impl PacketBuilder {
             };
             transport[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
         }
+        match self.cut {
+            Cut::Nothing => {}
+            Cut::Front => transport = self.payload.clone(),
+            Cut::After(length) => transport.truncate(length),
+        }
+        let (proto, options) = self.between();
         let mut bytes = ethernet(src);
-        let options = &self.options;
         let length = transport.len();
         bytes.extend(network(
             src,
             dst,
             proto,
-            0x1234,
+            self.id,
             self.fragment,
-            options,
+            &options,
             length,
         ));
         bytes.extend(transport);
         bytes
+    }
+
+    /// The protocol that the network header names, and what comes between that and the transport header.
+    fn between(&self) -> (u8, Vec<u8>) {
+        let mut next = self.proto.number();
+        let mut headers = Vec::new();
+        for (number, header) in self.extensions.iter().rev() {
+            headers.splice(0..0, header.iter().copied());
+            headers[0] = next;
+            next = *number;
+        }
+        headers.splice(0..0, self.options.iter().copied());
+        (next, headers)
     }
 
     fn transport(&self) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 mod confirmed;
 mod endings;
+mod fragments;
 mod icmp;
 mod ipv4;
 mod journeys;
@@ -91,6 +92,7 @@ pub fn fixtures() -> Vec<Fixture> {
                 .into_iter()
                 .chain(icmp::errors(places, proto, make))
                 .chain(refusals::refusals(places, proto, make))
+                .chain(fragments::fragments(places, proto, make))
             {
                 all.push(Fixture {
                     name: format!("{name}, {title}"),
@@ -105,6 +107,7 @@ pub fn fixtures() -> Vec<Fixture> {
             .chain(confirmed::confirmed(places))
             .chain(icmp::oddities(places))
             .chain(refusals::oddities(places))
+            .chain(fragments::oddities(places))
         {
             all.push(Fixture {
                 name: format!("{name}, {}", places.family),
@@ -113,7 +116,7 @@ pub fn fixtures() -> Vec<Fixture> {
             });
         }
     }
-    for (name, world, steps) in ipv4::oddities() {
+    for (name, world, steps) in ipv4::oddities().into_iter().chain(fragments::extensions()) {
         all.push(Fixture {
             name: name.into(),
             world,

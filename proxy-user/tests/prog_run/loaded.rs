@@ -4,7 +4,9 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use proxy_common::{AddrV4, AddrV6, Counter, Flow, Hook, Table, Ticks, Tuple, Unused};
+use proxy_common::{
+    AddrV4, AddrV6, Counter, Flow, FragmentKey, FragmentPorts, Hook, Table, Ticks, Tuple, Unused,
+};
 use proxy_ebpf::expiry::remove_unused;
 use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
 use proxy_ebpf::{DropReason, Fate};
@@ -90,29 +92,35 @@ impl Loaded {
         outcome.expect("the world is written");
     }
 
-    /// Forgets all flows.
+    /// Forgets all flows and fragments.
     pub(crate) fn clear_flows(&self) {
+        self.clear_tables();
+        self.clear::<FragmentKey<AddrV4>, FragmentPorts>("FRAGMENTS_V4");
+        self.clear::<FragmentKey<AddrV6>, FragmentPorts>("FRAGMENTS_V6");
+    }
+
+    fn clear_tables(&self) {
         for table in TABLES {
-            self.clear::<AddrV4>(&format!("{table}_V4"));
-            self.clear::<AddrV6>(&format!("{table}_V6"));
+            self.clear::<Tuple<AddrV4>, Flow<AddrV4>>(&format!("{table}_V4"));
+            self.clear::<Tuple<AddrV6>, Flow<AddrV6>>(&format!("{table}_V6"));
         }
     }
 
-    fn clear<A: Family>(&self, name: &str)
+    fn clear<Key, Value>(&self, name: &str)
     where
-        Row<Tuple<A>>: aya::Pod,
-        Row<Flow<A>>: aya::Pod,
+        Row<Key>: aya::Pod,
+        Row<Value>: aya::Pod,
     {
-        let mut flows = self.open::<A>(name);
-        let keys: Vec<Row<Tuple<A>>> = flows.keys().flatten().collect();
+        let mut rows = self.open::<Key, Value>(name);
+        let keys: Vec<Row<Key>> = rows.keys().flatten().collect();
         for key in keys {
-            flows.remove(&key).expect("a flow is removed");
+            rows.remove(&key).expect("a row is removed");
         }
     }
 
     /// Makes the flows those of a world.
     pub(crate) fn write_flows(&self, world: &World) {
-        self.clear_flows();
+        self.clear_tables();
         for (table, name) in [Table::Confirmed, Table::HalfOpen].into_iter().zip(TABLES) {
             self.put(&format!("{name}_V4"), world.v4.rows(table));
             self.put(&format!("{name}_V6"), world.v6.rows(table));
@@ -124,7 +132,7 @@ impl Loaded {
         Row<Tuple<A>>: aya::Pod,
         Row<Flow<A>>: aya::Pod,
     {
-        let mut flows = self.open::<A>(name);
+        let mut flows = self.open::<Tuple<A>, Flow<A>>(name);
         for (tuple, flow) in rows {
             let outcome = flows.insert(Row(*tuple), Row(*flow), 0);
             outcome.expect("a flow is written");
@@ -148,22 +156,22 @@ impl Loaded {
         Row<Tuple<A>>: aya::Pod,
         Row<Flow<A>>: aya::Pod,
     {
-        let rows = self.open::<A>(name);
+        let rows = self.open::<Tuple<A>, Flow<A>>(name);
         rows.iter()
             .flatten()
             .map(|(tuple, flow)| (tuple.0, flow.0))
             .collect()
     }
 
-    fn open<A: Family>(&self, name: &str) -> HashMap<MapData, Row<Tuple<A>>, Row<Flow<A>>>
+    fn open<Key, Value>(&self, name: &str) -> HashMap<MapData, Row<Key>, Row<Value>>
     where
-        Row<Tuple<A>>: aya::Pod,
-        Row<Flow<A>>: aya::Pod,
+        Row<Key>: aya::Pod,
+        Row<Value>: aya::Pod,
     {
-        let data = MapData::from_pin(self.pins.map(name)).expect("the flow map is pinned");
+        let data = MapData::from_pin(self.pins.map(name)).expect("the map is pinned");
         Map::from_map_data(data)
             .and_then(TryInto::try_into)
-            .expect("it is a flow map")
+            .expect("it is a hash map of this shape")
     }
 
     /// Runs the program of a hook on a packet.

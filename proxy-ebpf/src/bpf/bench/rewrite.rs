@@ -10,7 +10,7 @@ use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Ticks, Verdict};
 use proxy_ebpf::nat::{self, Translation};
 use proxy_ebpf::packet::Packet;
-use proxy_ebpf::parse;
+use proxy_ebpf::parse::{self, Place};
 
 #[classifier]
 fn rewrite_direct(context: TcContext) -> i32 {
@@ -25,7 +25,8 @@ fn rewrite_copied(context: TcContext) -> i32 {
 /// Gives the packet another destination; any will do, and so will any deltas.
 #[inline(always)]
 fn rewrite<P: Packet>(context: &TcContext, packet: &mut P) -> i32 {
-    let Ok(headers) = parse::ipv4(packet) else {
+    let mut place = Place::uninit();
+    let Ok(headers) = parse::ipv4(packet, &mut place) else {
         return FAILED;
     };
     let backend = (AddrV4::from_be(0x0100_f40a), Port::new(8080));
@@ -38,7 +39,7 @@ fn rewrite<P: Packet>(context: &TcContext, packet: &mut P) -> i32 {
         BackendRef::zeroed(),
         Ticks::new(0),
     );
-    match nat::apply(packet, &headers, &Translation::known(&flow)) {
+    match nat::apply(packet, headers, &Translation::known(&flow)) {
         Ok(()) => {
             Maps::new(context).count(Ok(Verdict::Established));
             DONE
