@@ -1,9 +1,9 @@
 //! The extension headers of IPv6.
 
-use crate::network::{Ipv6Header, Network, Part, part};
+use crate::network::{Network, Part, part};
 use crate::packet::Packet;
 use bytemuck::{Pod, Zeroable};
-use proxy_common::{AddrV6, Verdict};
+use proxy_common::AddrV6;
 
 /// Fragment offset and more-fragments flag of a fragment header (RFC 8200 section 4.5).
 const OFFSET_MASK_V6: u16 = 0xfff8;
@@ -28,23 +28,21 @@ struct Extension {
     id: u32,
 }
 
-/// Steps over the extension headers of a packet; its header's length is then that of all of them.
+/// Steps over the extension headers of a packet, if that can be done; its header's length is then that of
+/// all of them.
+///
+/// In place: handed on by value, what was found would be copied byte by byte.
 #[inline(always)]
-pub(crate) fn step_over<P: Packet>(packet: &mut P) -> Result<Network<AddrV6>, Verdict> {
-    let mut found = Ipv6Header::read(packet, P::NETWORK).ok_or(Verdict::Malformed)?;
+pub(crate) fn step_over<P: Packet>(packet: &mut P, found: &mut Network<AddrV6>) -> bool {
     for _ in 0..EXTENSIONS {
-        if is_at_end(&found) {
-            return Ok(found);
+        if is_at_end(found) {
+            return true;
         }
-        if !step(packet, &mut found) {
-            return Err(Verdict::ExtensionHeader);
+        if !step(packet, found) {
+            return false;
         }
     }
-    if is_at_end(&found) {
-        Ok(found)
-    } else {
-        Err(Verdict::ExtensionHeader)
-    }
+    is_at_end(found)
 }
 
 /// What follows the header of a later fragment is no header, whatever it is called.

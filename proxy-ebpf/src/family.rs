@@ -49,8 +49,8 @@ pub trait Family: Address {
     /// Reads the network header at an offset, if there is one.
     fn network<P: Packet>(packet: &P, at: usize) -> Option<Network<Self>>;
 
-    /// The same of a whole packet, with all that comes before its transport header.
-    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict>;
+    /// Makes extension headers part of a packet's network header, if that can be done.
+    fn step_over<P: Packet>(packet: &mut P, found: &mut Network<Self>) -> bool;
 
     /// What a type of ICMP messages is, if not a message of another kind.
     fn icmp_kind(number: u8) -> Option<Kind>;
@@ -143,8 +143,8 @@ impl Family for AddrV4 {
     }
 
     #[inline(always)]
-    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict> {
-        Ipv4Header::read(packet, P::NETWORK).ok_or(Verdict::Malformed)
+    fn step_over<P: Packet>(_packet: &mut P, _found: &mut Network<Self>) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -254,8 +254,8 @@ impl Family for AddrV6 {
     }
 
     #[inline(always)]
-    fn step_over<P: Packet>(packet: &mut P) -> Result<Network<Self>, Verdict> {
-        extension::step_over(packet)
+    fn step_over<P: Packet>(packet: &mut P, found: &mut Network<Self>) -> bool {
+        extension::step_over(packet, found)
     }
 
     #[inline(always)]

@@ -21,7 +21,10 @@ pub fn read<A: Family, P: Packet, K: Kernel<A>>(
     kernel: &mut K,
     headers: &mut Headers<A>,
 ) -> Result<(), Verdict> {
-    let found = A::step_over(packet)?;
+    let mut found = A::network(packet, P::NETWORK).ok_or(Verdict::Malformed)?;
+    if !A::step_over(packet, &mut found) {
+        return Err(Verdict::ExtensionHeader);
+    }
     let proto = match Proto::from_number(found.proto) {
         Some(proto) => proto,
         None if found.part == Part::Later => return Err(Verdict::Fragment),
