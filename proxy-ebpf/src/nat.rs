@@ -1,5 +1,4 @@
-//! A translation applied to a packet: addresses, ports, checksums. The only place that writes
-//! bytes.
+//! A translation applied to a packet: addresses, ports, checksums.
 
 use crate::checksum;
 use crate::family::Family;
