@@ -115,14 +115,14 @@ pub fn must_mask<A: Family>(
 
 /// Whether a client outside gets the answers of a backend of this node by the way that it has come. It
 /// would be another one if the pod is reached by the same device as the client (it has none of its own on
-/// this node), or if routes to the client lead elsewhere.
+/// this node; what ports of a bridge have is their own), or if routes to the client lead elsewhere.
 #[inline(always)]
 pub fn comes_back<A: Family, K: Kernel<A>>(kernel: &K, plan: &Plan<A>, client: &A) -> bool {
     let device = kernel.device(plan.device);
     let arrival = device.map_or(plan.device, |device| device.routed_as);
     let to_client = way_out(kernel, &plan.to.dst, client, plan.device);
     let to_backend = way_out(kernel, client, &plan.to.dst, plan.device);
-    (to_client == NOWHERE || to_client == arrival) && to_backend != arrival
+    (to_client == NOWHERE || to_client == arrival) && to_backend != plan.device
 }
 
 /// The device by which packets leave; [`NOWHERE`] if they don't, or if routing does not tell.
