@@ -77,6 +77,16 @@ pub fn apply<A: Family, P: Packet>(
     Ok(())
 }
 
+/// The same for a packet of a half-open flow. See [`apply_first`].
+#[inline(never)]
+pub fn apply_half_open<A: Family, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<A>,
+    flow: &Flow<A>,
+) -> Result<(), DropReason> {
+    apply(packet, headers, &Translation::known(flow))
+}
+
 /// The same for the first packet of a flow.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.

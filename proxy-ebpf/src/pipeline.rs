@@ -252,6 +252,16 @@ struct Passage {
     device: u32,
 }
 
+impl Passage {
+    #[inline(always)]
+    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, now: Ticks) -> Self {
+        Self {
+            is_news: flow::is_news(flow, headers.flags, now),
+            device: flow.device,
+        }
+    }
+}
+
 #[inline(always)]
 fn translate<A: Family, P: Hooked>(
     packet: &mut P,
@@ -259,10 +269,7 @@ fn translate<A: Family, P: Hooked>(
     flow: &Flow<A>,
     now: Ticks,
 ) -> Result<Passage, DropReason> {
-    let passage = Passage {
-        is_news: flow::is_news(flow, headers.flags, now),
-        device: flow.device,
-    };
+    let passage = Passage::of(flow, headers, now);
     nat::apply(packet, headers, &Translation::known(flow))?;
     Ok(passage)
 }
@@ -307,7 +314,8 @@ fn known_half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
         return Ok(Verdict::NotService);
     }
     let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
-    let passage = translate(packet, headers, flow, kernel.now())?;
+    let passage = Passage::of(flow, headers, kernel.now());
+    nat::apply_half_open(packet, headers, flow)?;
     let fate = finish(packet, kernel, headers, (Table::HalfOpen, hook), passage)?;
     if is_answer && !is_answered {
         flow::answer(kernel, &headers.tuple);
