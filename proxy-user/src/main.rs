@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
-    Run(config::Run),
+    Run(Box<config::Run>),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
     /// Show which of the kernel's features there are, and what is used instead of the others.

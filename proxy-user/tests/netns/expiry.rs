@@ -28,7 +28,9 @@ fn flows(stage: &Stage, node: u8, count: &str) -> u64 {
 /// Rows in the tables themselves.
 fn rows(stage: &Stage, node: u8) -> u64 {
     let status = stage.agent(node).status().expect("status answers");
-    let tables = status["readings"]["flows"].as_array().unwrap();
+    let tables = status["readings"]["flows"]
+        .as_array()
+        .expect("status has the tables");
     tables.iter().filter_map(|it| it["used"].as_u64()).sum()
 }
 
