@@ -264,6 +264,12 @@ impl<A: Address> Flow<A> {
         FlowRole::from_number(self.role)
     }
 
+    /// Makes the row of a masked flow one that still waits to be masked.
+    #[inline(always)]
+    pub const fn unmask(&mut self) {
+        self.role = FlowRole::SnatPending as u16;
+    }
+
     /// Whether the row is found by answers, not by packets of the client.
     #[inline(always)]
     pub const fn is_answer(&self) -> bool {

@@ -53,7 +53,7 @@ pub trait Family: Address {
     fn step_over<P: Packet>(packet: &mut P, found: &mut Network<Self>) -> bool;
 
     /// What a type of ICMP messages is, if not a message of another kind.
-    fn icmp_kind(number: u8) -> Option<Kind>;
+    fn icmp_kind(number: u8, code: u8) -> Option<Kind>;
 
     /// Where the packet begins that a message quotes.
     fn quote<P: Packet>(packet: &P, message: usize, kind: Kind) -> Option<usize>;
@@ -148,9 +148,11 @@ impl Family for AddrV4 {
     }
 
     #[inline(always)]
-    fn icmp_kind(number: u8) -> Option<Kind> {
+    fn icmp_kind(number: u8, code: u8) -> Option<Kind> {
         match number {
-            // Unreachable, time exceeded, parameter problem (RFC 792).
+            // Fragmentation needed (RFC 792, RFC 1191).
+            3 if code == 4 => Some(Kind::TooBig),
+            // Unreachable, time exceeded, parameter problem.
             3 | 11 | 12 => Some(Kind::Error),
             5 => Some(Kind::Redirect),
             _ => None,
@@ -259,10 +261,11 @@ impl Family for AddrV6 {
     }
 
     #[inline(always)]
-    fn icmp_kind(number: u8) -> Option<Kind> {
+    fn icmp_kind(number: u8, _code: u8) -> Option<Kind> {
         match number {
-            // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
-            1..=4 => Some(Kind::Error),
+            2 => Some(Kind::TooBig),
+            // Unreachable, time exceeded, parameter problem (RFC 4443).
+            1 | 3 | 4 => Some(Kind::Error),
             // RFC 4861 section 4.5.
             137 => Some(Kind::Redirect),
             _ => None,
@@ -272,7 +275,7 @@ impl Family for AddrV6 {
     #[inline(always)]
     fn quote<P: Packet>(packet: &P, message: usize, kind: Kind) -> Option<usize> {
         match kind {
-            Kind::Error => Some(message + icmp::HEADER),
+            Kind::Error | Kind::TooBig => Some(message + icmp::HEADER),
             Kind::Redirect => icmp::redirected(packet, message),
         }
     }

@@ -28,6 +28,8 @@ const TRANSPORT: usize = 20;
 pub enum Kind {
     /// A packet has not arrived.
     Error,
+    /// It was too long for a link on the way.
+    TooBig,
     /// A packet should take another way.
     Redirect,
 }
@@ -86,7 +88,8 @@ pub fn unsupported<A: Family, P: Packet, K: Kernel<A>>(
     if !row.applies_at(hook) {
         return Ok(Verdict::OtherHook);
     }
-    translate(packet, &found, row)?;
+    let is_forged = found.kind == Kind::TooBig && hook == Hook::Egress;
+    translate(packet, &found, row, is_forged)?;
     Ok(Verdict::IcmpTranslated)
 }
 
@@ -101,8 +104,8 @@ fn find<A: Family, P: Packet>(packet: &mut P) -> Result<Found<A>, Verdict> {
     packet.make_readable(message + LOOK_AHEAD);
     // Not the first byte alone: the verifier takes no bound from a comparison with the packet's end that
     // has no distance to it.
-    let [number, ..]: [u8; HEADER] = packet.load(message).ok_or(Verdict::Malformed)?;
-    let kind = A::icmp_kind(number).ok_or(Verdict::Unsupported)?;
+    let [number, code, ..]: [u8; HEADER] = packet.load(message).ok_or(Verdict::Malformed)?;
+    let kind = A::icmp_kind(number, code).ok_or(Verdict::Unsupported)?;
     let quote = A::quote(packet, message, kind).ok_or(Verdict::IcmpQuote)?;
     packet.make_readable(quote + A::HEADER + TRANSPORT);
     let (proto, answer) = read(packet, quote, end).ok_or(Verdict::IcmpQuote)?;
@@ -132,8 +135,9 @@ fn read<A: Family, P: Packet>(packet: &P, quote: usize, end: usize) -> Option<(P
     Some((proto, answer))
 }
 
-/// Who is named in the quoted packet is named so outside of it too; the address of a router on the way
-/// stays, so that a trace shows it.
+/// Who is named in the quoted packet is named so outside of it too. The address of a router on the way
+/// stays, so that a trace shows it; unless the error must arrive whatever the way (`is_forged`): a router
+/// drops what comes from its own address, and the way to the client may lead through it again.
 ///
 /// All bytes are stored directly, whatever sum the device has taken of the packet (CHECKSUM_COMPLETE):
 /// each header's own checksum balances what changes in it, and the one of ICMP all the rest. The sum of
@@ -143,6 +147,7 @@ fn translate<A: Family, P: Packet>(
     packet: &mut P,
     found: &Found<A>,
     row: &Flow<A>,
+    is_forged: bool,
 ) -> Result<(), DropReason> {
     let (address_delta, port_delta) = (row.address_delta, row.port_delta);
     let (src, dst) = (row.dst, row.src);
@@ -155,7 +160,7 @@ fn translate<A: Family, P: Packet>(
     let change = Delta::default().add(address_delta).add(port_delta);
     let delta = adjust_quoted(packet, found, change.folded())?.add(port_delta);
 
-    let outer_delta = translate_outside(packet, &found.answer, [src, dst])?;
+    let outer_delta = translate_outside(packet, &found.answer, [src, dst], is_forged)?;
     // Of IPv6 addresses, those outside enter the sum as its pseudo header.
     let delta = delta.add(A::uncovered(address_delta));
     let delta = delta.add(A::uncovered(outer_delta));
@@ -192,12 +197,13 @@ fn translate_outside<A: Family, P: Packet>(
     packet: &mut P,
     answer: &Tuple<A>,
     [src, dst]: [A; 2],
+    is_forged: bool,
 ) -> Result<u32, DropReason> {
     let outer = A::network(packet, P::NETWORK).ok_or(DropReason::RewriteFailed)?;
     let mut from = *answer;
     [from.src, from.dst] = outer.addresses;
     let mut to = from;
-    if from.src == answer.src {
+    if is_forged || from.src == answer.src {
         to.src = dst;
     }
     if from.dst == answer.dst {

@@ -26,6 +26,8 @@ pub struct Plan<A> {
     pub renews: bool,
     /// Whether a process of this node is the client.
     pub is_host: bool,
+    /// Whether the planned port may be taken away from a half-open flow.
+    pub displaces: bool,
     /// The device at whose hook the packet is.
     pub device: u32,
 }
@@ -40,6 +42,7 @@ impl<A: Family> Plan<A> {
         self.masked = false;
         self.renews = false;
         self.is_host = is_host;
+        self.displaces = false;
         self.device = device;
     }
 
@@ -146,7 +149,7 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     let known = kernel.flow(Table::HalfOpen, &key);
     let exists = known.is_some();
     // Looked for first: an insertion that fails may have pushed another row out.
-    if known.is_some_and(|known| !yields(known, original)) {
+    if known.is_some_and(|known| !yields(known, original)) && !plan.displaces {
         return Err(NotInserted::Exists);
     }
     let (addresses, ports) = plan.deltas(original);

@@ -6,7 +6,7 @@ use crate::open::{self, Plan};
 use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Table, Tuple};
 
 /// Source ports that are looked at for one packet.
-const PROBES: u32 = 32;
+const PROBES: u32 = 16;
 
 /// Plans the masking of a flow; one that only wants another port keeps its address.
 #[inline(never)]
@@ -61,6 +61,9 @@ pub fn reserve<A: Family, K: Kernel<A>>(
     prefer(kernel, original, plan)?;
     if !is_free(kernel, &plan.to) {
         take_turn(kernel, plan)?;
+        if plan.displaces {
+            displace(kernel, plan);
+        }
         if has_socket(kernel, &plan.to) {
             return Err(DropReason::PortsExhausted);
         }
@@ -91,8 +94,9 @@ fn prefer<A: Family, K: Kernel<A>>(
     Ok(())
 }
 
-/// Plans the next source port, of those towards the same destination, that no flow has. Where one packet
-/// does not come to any the next one goes on.
+/// Plans the next source port, of those towards the same destination, that no flow has. If all that this
+/// packet looks at are taken, one of a flow that is only half open is taken away from it: a flood of
+/// first packets must not use the ports up. Where there is not even such a one the next packet goes on.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.
 #[inline(never)]
@@ -110,17 +114,45 @@ fn take_turn<A: Family, K: Kernel<A>>(
         let offset = next.wrapping_add(probe);
         if offset >= ports {
             kernel.put_cursor(cursor, 0);
-            return Err(DropReason::PortsExhausted);
+            return found(plan);
         }
         answer.dport = Port::new(first.wrapping_add(offset as u16));
-        if has_no_flow(kernel, &answer) {
-            plan.to.sport = answer.dport;
+        if !has_no_flow(kernel, Table::Confirmed, &answer) {
+            continue;
+        }
+        plan.to.sport = answer.dport;
+        if has_no_flow(kernel, Table::HalfOpen, &answer) {
+            plan.displaces = false;
             kernel.put_cursor(cursor, offset + 1);
             return Ok(());
         }
+        plan.displaces = true;
     }
     kernel.put_cursor(cursor, next.wrapping_add(PROBES));
-    Err(DropReason::PortsExhausted)
+    found(plan)
+}
+
+#[inline(always)]
+const fn found<A>(plan: &Plan<A>) -> Result<(), DropReason> {
+    if plan.displaces {
+        Ok(())
+    } else {
+        Err(DropReason::PortsExhausted)
+    }
+}
+
+/// Takes the planned port away from the half-open flow that has it, which has to look for another one.
+#[inline(never)]
+fn displace<A: Family, K: Kernel<A>>(kernel: &mut K, plan: &Plan<A>) {
+    let answer = plan.to.reversed();
+    let Some(known) = kernel.flow(Table::HalfOpen, &answer) else {
+        return;
+    };
+    let there = known.twin(&answer);
+    match kernel.flow_mut(Table::HalfOpen, &there) {
+        Some(row) if row.has_role(FlowRole::Snat) => row.unmask(),
+        _ => kernel.remove_flow(Table::HalfOpen, &there),
+    }
 }
 
 /// Destinations may share a cursor: they then look for ports elsewhere than they would.
@@ -133,14 +165,15 @@ fn cursor_index<A: Family>(to: &Tuple<A>) -> u32 {
 #[inline(never)]
 fn is_free<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
     let answer = tuple.reversed();
-    has_no_flow(kernel, &answer) && !kernel.has_socket(tuple)
+    has_no_flow(kernel, Table::HalfOpen, &answer)
+        && has_no_flow(kernel, Table::Confirmed, &answer)
+        && !kernel.has_socket(tuple)
 }
 
-/// Whether no flow that has not ended gets answers of this tuple.
+/// Whether no flow of the table that has not ended gets answers of this tuple.
 #[inline(always)]
-fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, answer: &Tuple<A>) -> bool {
-    let has_none = |table| kernel.flow(table, answer).is_none_or(Flow::is_closing);
-    has_none(Table::HalfOpen) && has_none(Table::Confirmed)
+fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, table: Table, answer: &Tuple<A>) -> bool {
+    kernel.flow(table, answer).is_none_or(Flow::is_closing)
 }
 
 /// See [`take_turn`].

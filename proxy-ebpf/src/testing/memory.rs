@@ -233,6 +233,7 @@ macro_rules! kernel_in_memory {
                     masked: true,
                     renews: true,
                     is_host: true,
+                    displaces: true,
                     device: 7,
                 };
                 Some(work(self, &mut plan))
@@ -400,6 +401,10 @@ mod tests {
             run_hook(&mut world, Hook::Egress, &between).0,
             Ok(Verdict::Masked)
         );
+        // A half-open flow would have to give its port away.
+        let answer = udp("10.244.2.6:53", "172.31.1.2:2000").build();
+        run_hook(&mut world, Hook::Ingress, &answer);
+        run_hook(&mut world, Hook::Egress, &between);
         let (_, between) = run_hook(&mut world, Hook::Ingress, &ask(40001));
         let fate = run_hook(&mut world, Hook::Egress, &between).0;
         assert_eq!(fate, Err(DropReason::PortsExhausted));
