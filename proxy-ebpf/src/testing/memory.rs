@@ -403,8 +403,9 @@ mod tests {
         );
         // A half-open flow would have to give its port away.
         let answer = udp("10.244.2.6:53", "172.31.1.2:2000").build();
-        run_hook(&mut world, Hook::Ingress, &answer);
-        run_hook(&mut world, Hook::Egress, &between);
+        let answered = run_hook(&mut world, Hook::Ingress, &answer).0;
+        let again = run_hook(&mut world, Hook::Egress, &between).0;
+        assert_eq!([answered, again], [Ok(Verdict::Established); 2]);
         let (_, between) = run_hook(&mut world, Hook::Ingress, &ask(40001));
         let fate = run_hook(&mut world, Hook::Egress, &between).0;
         assert_eq!(fate, Err(DropReason::PortsExhausted));
