@@ -14,12 +14,17 @@ mod bpf;
 #[cfg(target_arch = "bpf")]
 mod hooks {
     use crate::bpf::maps::Maps;
-    use crate::bpf::skb::{BareSkb, EthernetSkb, PortSkb};
+    use crate::bpf::skb::{ETHERNET, EthernetSkb, Skb};
     use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;
     use proxy_ebpf::packet::Hooked;
     use proxy_ebpf::{Fate, expiry, pipeline};
+
+    /// At a port of a bridge.
+    type PortSkb = Skb<ETHERNET, true>;
+    /// Of a device whose packets begin with an IP header.
+    type BareSkb = Skb<0, false>;
 
     #[classifier]
     fn ferrule_ingress(context: TcContext) -> i32 {

@@ -110,10 +110,11 @@ macro_rules! kernel_of_family {
         impl Kernel<$addr> for Maps {
             #[inline(always)]
             fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
-                // SAFETY: the row stays allocated until the program has ended (RCU); its content
-                // may be replaced by another CPU, and every content is a valid Flow.
                 match table {
+                    // SAFETY: the row stays allocated until the program has ended (RCU); its content
+                    // may be replaced by another CPU, and every content is a valid Flow.
                     Table::Confirmed => unsafe { $flows.get(tuple) },
+                    // SAFETY: as above.
                     Table::HalfOpen => unsafe { $half_open.get(tuple) },
                 }
             }

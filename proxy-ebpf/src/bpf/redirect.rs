@@ -29,7 +29,9 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
     #[inline(always)]
     fn sender(&self) -> Option<u16> {
         // SAFETY: as above.
-        let socket: *mut bpf_sock = unsafe { (*self.skb).__bindgen_anon_2.sk };
+        let skb = unsafe { &*self.skb };
+        // SAFETY: this is what the union holds.
+        let socket: *mut bpf_sock = unsafe { skb.__bindgen_anon_2.sk };
         if socket.is_null() {
             return None;
         }
@@ -43,13 +45,13 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
     #[inline(always)]
     fn renew(&mut self, end: usize, length: usize) -> Result<(), DropReason> {
         const EXCESS: usize = 64;
-        // SAFETY: valid context; the helpers check lengths.
-        unsafe {
-            succeeded(bpf_skb_change_tail(self.skb, end as u32, 0))?;
-            succeeded(bpf_skb_change_tail(self.skb, (length + EXCESS) as u32, 0))?;
-            let excess = -(EXCESS as i32);
-            succeeded(bpf_skb_adjust_room(self.skb, excess, BPF_ADJ_ROOM_NET, 0))
+        for length in [end, length + EXCESS] {
+            // SAFETY: valid context; the helper checks the length.
+            succeeded(unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) })?;
         }
+        let excess = -(EXCESS as i32);
+        // SAFETY: as above.
+        succeeded(unsafe { bpf_skb_adjust_room(self.skb, excess, BPF_ADJ_ROOM_NET, 0) })
     }
 
     #[inline(always)]

@@ -88,8 +88,6 @@ const fn way(code: i64) -> Way {
     }
 }
 
-const TCP: u32 = Proto::Tcp as u32;
-
 /// Looks for a socket that would get the answers to packets of this tuple.
 #[inline(always)]
 pub(crate) fn has_socket<A: Routed>(skb: *mut __sk_buff, tuple: &Tuple<A>) -> bool {
@@ -98,12 +96,12 @@ pub(crate) fn has_socket<A: Routed>(skb: *mut __sk_buff, tuple: &Tuple<A>) -> bo
     let key = unsafe { &mut *zeros.words().cast::<SocketTuple>() };
     A::put_answer(key, tuple);
     let netns = BPF_F_CURRENT_NETNS as u64;
-    // SAFETY: valid context; `key` lives on our stack and has this size.
-    let socket = unsafe {
-        match tuple.proto_number() {
-            TCP => bpf_skc_lookup_tcp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0),
-            _ => bpf_sk_lookup_udp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0),
-        }
+    let socket = if tuple.proto_number() == Proto::Tcp as u32 {
+        // SAFETY: valid context; `key` lives on our stack and has this size.
+        unsafe { bpf_skc_lookup_tcp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0) }
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_sk_lookup_udp(skb.cast(), key, A::SOCKET_TUPLE, netns, 0) }
     };
     if socket.is_null() {
         return false;

@@ -8,7 +8,7 @@ use proxy_common::DropReason;
 use proxy_ebpf::packet::{Packet, Part, Zero};
 
 /// Length of an Ethernet header without tags; VLAN tags are kept beside the packet by the kernel.
-pub(super) const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 /// EtherType of a tagged frame (IEEE 802.1Q): the business of the VLAN's own device.
 const VLAN: u16 = 0x8100;
@@ -21,10 +21,6 @@ pub(crate) struct Skb<const NETWORK: usize, const IS_PORT: bool> {
 
 /// One that starts with an Ethernet header.
 pub(crate) type EthernetSkb = Skb<ETHERNET, false>;
-/// One that starts with an Ethernet header, at a port of a bridge.
-pub(crate) type PortSkb = Skb<ETHERNET, true>;
-/// One that starts with an IP header.
-pub(crate) type BareSkb = Skb<0, false>;
 
 impl<const NETWORK: usize, const IS_PORT: bool> Skb<NETWORK, IS_PORT> {
     /// Of the context that a tc program is called with.
