@@ -9,6 +9,7 @@ use crate::config::Run;
 use crate::datapath::attach::Attacher;
 use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::features::Features;
+use crate::datapath::kernel::Kernel;
 use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
@@ -23,6 +24,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::pin::Pin;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
@@ -47,62 +49,85 @@ pub fn run(run: &Run) -> Result<()> {
     runtime.block_on(serve(run))
 }
 
-async fn serve(run: &Run) -> Result<()> {
+/// What runs, once it has been set up.
+struct Parts {
+    sync: Sync<Kernel>,
+    attacher: Attacher,
+    /// Of the thread that ends flows.
+    flows: watch::Receiver<FlowReport>,
+    preparations: Preparations,
+    /// Whether the maps are those of an earlier run.
+    adopted: bool,
+    log: Option<Log>,
+}
+
+/// Hands on what the programs log.
+type Log = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Loads the programs, reads the maps, and starts ending flows.
+fn set_up(run: &Run) -> Result<Parts> {
     let pins = Pins::new(&run.place.bpffs);
     let features = Features::probe_used()?;
     features.require()?;
-    let options = Options {
-        pins: pins.clone(),
-        max_flows: run.max_flows,
-        log_decisions: run.log_decisions,
-        features: features.clone(),
-    };
+    let method = run.attach.method(&features);
     let settings = settings(run)?;
     let preparations = Preparations::make(&settings.snat_ports)?;
-    let mut loaded = object::load(&options)?;
-    let log = run
-        .log_decisions
-        .then(|| object::log_decisions(&mut loaded.programs));
-    let log = log.transpose()?;
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),
     };
+    let mut loaded = object::load(&Options {
+        pins: pins.clone(),
+        max_flows: run.max_flows,
+        log_decisions: run.log_decisions,
+        features,
+    })?;
+    let log = run
+        .log_decisions
+        .then(|| object::log_decisions(&mut loaded.programs))
+        .transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
     let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
     sweep.start()?;
-    let attacher = Attacher::new(loaded.programs, pins, run.attach.method(&features))?;
+    Ok(Parts {
+        sync,
+        attacher: Attacher::new(loaded.programs, pins, method)?,
+        flows,
+        preparations,
+        adopted: loaded.adopted,
+        log: log.map(|log| Box::pin(log) as Log),
+    })
+}
+
+async fn serve(run: &Run) -> Result<()> {
+    let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
-
     let events = follow_manifests(&run.manifests)?;
     let (requests_in, requests) = mpsc::channel(4);
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);
-    let ready = (!loaded.adopted).then(|| requests_in.clone());
+    let ready = (!parts.adopted).then(|| requests_in.clone());
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
         devices: device_reports_in,
-        preparations,
-        flows: flows.clone(),
+        preparations: parts.preparations,
+        flows: parts.flows.clone(),
     };
-    info!(
-        "node {}: following {}",
-        run.node_name()?,
-        run.manifests.display()
-    );
+    let name = run.node_name()?;
+    info!("node {name}: following {}", run.manifests.display());
     tokio::select! {
-        _ = sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
+        _ = parts.sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
         outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
-        outcome = attach(attacher, device_events, device_reports, ready) => outcome,
+        outcome = attach(parts.attacher, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
             Ok(())
         }
-        () = ended(flows) => bail!("the sweep thread has ended"),
-        () = forever(log) => bail!("the programs' log has ended"),
+        () = ended(parts.flows) => bail!("the sweep thread has ended"),
+        () = forever(parts.log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
             Ok(())
@@ -179,7 +204,7 @@ async fn ended(mut reports: watch::Receiver<FlowReport>) {
     while reports.changed().await.is_ok() {}
 }
 
-async fn forever(log: Option<impl Future<Output = ()>>) {
+async fn forever(log: Option<Log>) {
     match log {
         Some(log) => log.await,
         None => std::future::pending().await,
