@@ -26,7 +26,7 @@ impl Request {
     /// Where the first entry lies.
     pub const ENTRIES: usize = Self::OFFSET + size_of::<Self>();
     /// So many entries at most: the verifier walks over each of them anew, in both families and tables.
-    pub const MOST: usize = 8;
+    pub const MOST: usize = 4;
 
     /// For so many rows of a table; no more than [`Request::MOST`].
     pub fn new<A: Address>(table: Table, count: usize) -> Self {

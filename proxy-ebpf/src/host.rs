@@ -58,7 +58,7 @@ fn choose_source<A: Family, K: Kernel<A>>(
     kernel: &K,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let route = kernel.route(&A::zeroed(), &plan.to.dst, plan.device);
+    let route = kernel.route(None, &plan.to.dst, plan.device);
     match route.way {
         Way::Nowhere => return Err(DropReason::NoRoute),
         Way::Here => return Ok(()),
@@ -121,7 +121,7 @@ fn leave<A: Family, P: Hooked, K: Kernel<A>>(
     dst: &A,
 ) -> Result<(), DropReason> {
     let device = packet.device();
-    let route = kernel.route(src, dst, device);
+    let route = kernel.route(Some(src), dst, device);
     match route.way {
         Way::Nowhere => Err(DropReason::NoRoute),
         Way::Here if device == LOOPBACK => Ok(()),

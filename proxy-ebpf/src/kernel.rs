@@ -116,9 +116,9 @@ pub trait Kernel<A> {
     /// The row of `DEVICES` for an interface.
     fn device(&self, index: u32) -> Option<&Device>;
 
-    /// Where a packet from `src` (zero: still to be chosen) to `dst` goes next that is at a hook of this
+    /// Where a packet from `src` (`None`: still to be chosen) to `dst` goes next that is at a hook of this
     /// device, as far as routing tells.
-    fn route(&self, src: &A, dst: &A, device: u32) -> Route<A>;
+    fn route(&self, src: Option<&A>, dst: &A, device: u32) -> Route<A>;
 
     /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
     /// to that source.

@@ -128,7 +128,7 @@ pub fn comes_back<A: Family, K: Kernel<A>>(kernel: &K, plan: &Plan<A>, client: &
 /// The device by which packets leave; [`NOWHERE`] if they don't, or if routing does not tell.
 #[inline(never)]
 fn way_out<A: Family, K: Kernel<A>>(kernel: &K, src: &A, dst: &A, device: u32) -> u32 {
-    let route = kernel.route(src, dst, device);
+    let route = kernel.route(Some(src), dst, device);
     match route.way {
         Way::Out => route.device,
         Way::Here | Way::Nowhere => NOWHERE,

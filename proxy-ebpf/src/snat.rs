@@ -6,7 +6,7 @@ use crate::open::{self, Plan};
 use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Table, Tuple};
 
 /// Source ports that are looked at for one packet.
-const PROBES: u32 = 16;
+const PROBES: u32 = 8;
 
 /// Plans the masking of a flow; one that only wants another port keeps its address.
 #[inline(never)]
@@ -29,7 +29,7 @@ fn choose_address<A: Family, K: Kernel<A>>(
     kernel: &K,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let route = kernel.route(&A::zeroed(), &plan.to.dst, plan.device);
+    let route = kernel.route(None, &plan.to.dst, plan.device);
     let device = kernel.device(plan.device);
     let index = device.map_or(plan.device, |device| device.routed_as);
     if route.way == Way::Out && route.device == index && route.src.can_mask() {

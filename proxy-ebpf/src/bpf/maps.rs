@@ -259,7 +259,7 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
-            fn route(&self, src: &$addr, dst: &$addr, device: u32) -> Route<$addr> {
+            fn route(&self, src: Option<&$addr>, dst: &$addr, device: u32) -> Route<$addr> {
                 route::ask(self.skb, src, dst, device)
             }
 

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release,
     bpf_skc_lookup_tcp,
 };
-use core::mem::MaybeUninit;
+use core::hint::black_box;
 use proxy_common::{AddrV4, AddrV6, Address, Proto, Ticks, Tuple};
 use proxy_ebpf::kernel::{Route, Way};
 
@@ -23,22 +23,19 @@ static COARSE_CLOCK: Global<u8> = Global::new(0);
 
 /// Memory of zeros, word by word: for a structure of zeros the compiler calls memset, which is a loop
 /// over bytes.
-struct Zeros<const WORDS: usize>([MaybeUninit<u64>; WORDS]);
+struct Zeros<const WORDS: usize>([u64; WORDS]);
 
 impl<const WORDS: usize> Zeros<WORDS> {
     #[inline(always)]
     fn new() -> Self {
-        let mut zeros = Self([const { MaybeUninit::uninit() }; WORDS]);
-        for word in &mut zeros.0 {
-            // SAFETY: a valid place for a word. Volatile keeps the stores apart.
-            unsafe { word.as_mut_ptr().write_volatile(0) };
-        }
-        zeros
+        // A number that the compiler does not know.
+        let zero = black_box(0);
+        Self([zero; WORDS])
     }
 
     #[inline(always)]
     fn words(&mut self) -> *mut u64 {
-        self.0.as_mut_ptr().cast()
+        self.0.as_mut_ptr()
     }
 }
 
@@ -48,7 +45,8 @@ pub(crate) trait Routed: Address {
     const FAMILY: u8;
     /// Bytes of a socket's addresses and ports.
     const SOCKET_TUPLE: u32;
-    fn put(lookup: &mut Lookup, src: &Self, dst: &Self);
+    fn put(lookup: &mut Lookup, dst: &Self);
+    fn put_source(lookup: &mut Lookup, src: &Self);
     fn source(lookup: &Lookup) -> Self;
     /// Puts the tuple of an answer into a key.
     fn put_answer(key: &mut SocketTuple, tuple: &Tuple<Self>);
@@ -56,13 +54,21 @@ pub(crate) trait Routed: Address {
 
 /// Asks for the way of a packet that has come in by the device.
 #[inline(always)]
-pub(crate) fn ask<A: Routed>(skb: *mut __sk_buff, src: &A, dst: &A, device: u32) -> Route<A> {
+pub(crate) fn ask<A: Routed>(
+    skb: *mut __sk_buff,
+    src: Option<&A>,
+    dst: &A,
+    device: u32,
+) -> Route<A> {
     let mut zeros = Zeros::<{ size_of::<Lookup>() / 8 }>::new();
     // SAFETY: of the same size, and aligned better; any bits are valid integers.
     let lookup = unsafe { &mut *zeros.words().cast::<Lookup>() };
     lookup.family = A::FAMILY;
     lookup.ifindex = device;
-    A::put(lookup, src, dst);
+    A::put(lookup, dst);
+    if let Some(src) = src {
+        A::put_source(lookup, src);
+    }
     let tells_source = SOURCE_LOOKUP.load() != 0;
     let flags = if tells_source { BPF_FIB_LOOKUP_SRC } else { 0 };
     let size = size_of::<Lookup>() as i32;
@@ -129,9 +135,13 @@ impl Routed for AddrV4 {
     const SOCKET_TUPLE: u32 = 12;
 
     #[inline(always)]
-    fn put(lookup: &mut Lookup, src: &Self, dst: &Self) {
-        lookup.__bindgen_anon_3.ipv4_src = src.be();
+    fn put(lookup: &mut Lookup, dst: &Self) {
         lookup.__bindgen_anon_4.ipv4_dst = dst.be();
+    }
+
+    #[inline(always)]
+    fn put_source(lookup: &mut Lookup, src: &Self) {
+        lookup.__bindgen_anon_3.ipv4_src = src.be();
     }
 
     #[inline(always)]
@@ -154,9 +164,13 @@ impl Routed for AddrV6 {
     const SOCKET_TUPLE: u32 = 36;
 
     #[inline(always)]
-    fn put(lookup: &mut Lookup, src: &Self, dst: &Self) {
-        lookup.__bindgen_anon_3.ipv6_src = src.be();
+    fn put(lookup: &mut Lookup, dst: &Self) {
         lookup.__bindgen_anon_4.ipv6_dst = dst.be();
+    }
+
+    #[inline(always)]
+    fn put_source(lookup: &mut Lookup, src: &Self) {
+        lookup.__bindgen_anon_3.ipv6_src = src.be();
     }
 
     #[inline(always)]

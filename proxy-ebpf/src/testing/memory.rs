@@ -244,7 +244,7 @@ macro_rules! kernel_in_memory {
             }
 
             /// As in a network namespace without routes.
-            fn route(&self, _src: &$addr, _dst: &$addr, _device: u32) -> Route<$addr> {
+            fn route(&self, _src: Option<&$addr>, _dst: &$addr, _device: u32) -> Route<$addr> {
                 Route {
                     way: Way::Nowhere,
                     device: 0,
