@@ -4,11 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Verdict {
-    /// No frontend and no flow of ours: untouched.
+    /// No frontend and no flow of ours, or an ICMP error about such a packet: untouched.
     NotService,
-    /// Neither IPv4 nor IPv6, or neither TCP nor UDP: untouched.
+    /// Neither IPv4 nor IPv6, neither TCP nor UDP, or with a VLAN tag: untouched.
     Unsupported,
-    /// A fragment: untouched.
+    /// A fragment whose ports are not known: untouched.
     Fragment,
     /// Too short, or with contradicting lengths: untouched, the stack judges it.
     Malformed,
@@ -18,7 +18,7 @@ pub enum Verdict {
     OtherHook,
     /// Translated by a known flow.
     Established,
-    /// First packet of a flow: backend chosen, destination translated.
+    /// First packet of a flow: backend chosen, destination translated; of a process of this node source, too.
     Created,
     /// First packet of a masked flow at egress: source port chosen, source translated.
     Masked,

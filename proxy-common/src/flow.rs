@@ -3,7 +3,7 @@
 use crate::{Address, BackendRef, Port, Proto};
 use bytemuck::{Pod, Zeroable};
 
-/// Key of `FLOWS_V4` and `FLOWS_V6`: a packet's addresses, ports and protocol.
+/// Key of the flow tables, `FLOWS_*` and `HALF_OPEN_*`: a packet's addresses, ports and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Tuple<A> {
@@ -164,7 +164,7 @@ pub enum Mark {
     Answered = 8,
 }
 
-/// Value of `FLOWS_V4` and `FLOWS_V6`: the whole rewrite of a packet, precomputed.
+/// Value of the flow tables: the whole rewrite of a packet, precomputed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Flow<A> {

@@ -1,4 +1,4 @@
-//! What the kernel tells us: maps and randomness.
+//! What the kernel tells us: maps, routes, sockets, time and randomness.
 
 use crate::Fate;
 use crate::open::Plan;

@@ -4,14 +4,15 @@
 //! tc ingress, before routing and netfilter            tc egress, after routing and netfilter
 //!
 //!   parse     bytes -> Headers, once                    parse
-//!   flow      known? take its translation               flow     known? take its translation;
-//!   service   a frontend? choose its backend                     masked, but no port yet? reserve one
-//!   flow      reserve the reply, remember both ways     nat      rewrite source, fix checksums
-//!   nat       rewrite destination, fix checksums
+//!   flow      known? take its translation               flow     known? take its translation
+//!   service   a frontend? choose its backend            host     of a process, to a frontend? choose all
+//!   open      reserve the reply, remember both ways     snat     masked, but no port yet? reserve one
+//!   nat       rewrite destination, fix checksums        nat      rewrite source, fix checksums
 //! ```
 //!
 //! Between the two edges routing, netfilter and everything else on the node see one tuple in both
-//! directions: client to backend, and backend to client.
+//! directions: client to backend, and backend to client. Of what processes of the node send they see
+//! what was sent.
 //!
 //! This library is the program: the same source is compiled for the BPF target (`main.rs` adds the
 //! entry points, `bpf/` the maps and packet access) and for the host, where it runs under

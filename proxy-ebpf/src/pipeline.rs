@@ -31,7 +31,8 @@ where
     }
 }
 
-/// tc egress: replies of translated flows get their frontend back, masked flows a node address.
+/// tc egress: replies of translated flows get their frontend back, masked flows a node address, packets of
+/// this node's processes to a frontend both ends.
 #[inline(always)]
 pub fn egress<P, K>(packet: &mut P, kernel: &mut K) -> Fate
 where

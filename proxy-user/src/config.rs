@@ -49,7 +49,7 @@ pub struct Run {
     #[arg(long, value_name = "CIDR,..", value_delimiter = ',')]
     pub cluster_cidr: Vec<Cidr>,
     /// Mount of cgroup v2 whose processes are this node's clients. Nothing is attached there yet:
-    /// see "host clients" in docs/datapath.md.
+    /// see "Processes of the node" in docs/datapath.md.
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
     /// How programs are attached to devices.
