@@ -316,6 +316,14 @@ impl<A: Address> Flow<A> {
         self.marks & (Mark::Fin as u8 | Mark::PeerFin as u8 | Mark::Reset as u8) != 0
     }
 
+    /// Whether both ends of the TCP connection have closed it, or one has given it up: nothing of it will
+    /// come any more but what comes again.
+    #[inline(always)]
+    pub const fn has_ended(&self) -> bool {
+        const BOTH: u8 = Mark::Fin as u8 | Mark::PeerFin as u8;
+        self.has(Mark::Reset) || self.marks & BOTH == BOTH
+    }
+
     /// Whether packets become answers to packets of `original`.
     #[inline(always)]
     pub fn answers(&self, original: &Tuple<A>) -> bool {

@@ -35,20 +35,42 @@ pub fn carries<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, headers: &He
     !ended && service::exists(kernel, flow.backend)
 }
 
-/// The same for one that is half open: a SYN comes again because there was no answer, and makes the rows
-/// anew, some of which may have been pushed out; so does a datagram.
+/// What a half-open flow is to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HalfOpen {
+    /// It carries the packet as it is.
+    Carries,
+    /// Its source is still to be chosen.
+    IsPending,
+    /// It begins anew: a SYN comes again because there was no answer, and makes the rows anew, some of
+    /// which may have been pushed out; so does a datagram, or its backend is gone.
+    IsStale,
+}
+
+/// What the half-open flow of a packet is to it.
+///
+/// A function of its own to the verifier too: it need not follow what comes next once for each way to an
+/// answer.
 #[inline(never)]
-pub fn carries_half_open<A: Family, K: Kernel<A>>(
-    kernel: &K,
-    flow: &Flow<A>,
-    headers: &Headers<A>,
-) -> bool {
-    if !headers.starts_flow() || !leads_to_backend(flow) {
-        return true;
+pub fn half_open<A: Family, K: Kernel<A>>(kernel: &K, headers: &Headers<A>) -> HalfOpen {
+    let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
+        return HalfOpen::IsStale;
+    };
+    if flow.has_role(FlowRole::SnatPending) {
+        return HalfOpen::IsPending;
     }
-    headers.proto == Proto::Udp
+    if !headers.starts_flow() || !leads_to_backend(flow) {
+        return HalfOpen::Carries;
+    }
+    let carries = headers.proto == Proto::Udp
         && service::exists(kernel, flow.backend)
-        && is_whole(kernel, flow, &headers.tuple)
+        && is_whole(kernel, flow, &headers.tuple);
+    if carries {
+        HalfOpen::Carries
+    } else {
+        HalfOpen::IsStale
+    }
 }
 
 /// Whether the row was made when a backend was chosen.
@@ -57,7 +79,7 @@ fn leads_to_backend<A: Family>(flow: &Flow<A>) -> bool {
     flow.has_role(FlowRole::Dnat) || flow.has_role(FlowRole::HostDnat)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn is_whole<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, key: &Tuple<A>) -> bool {
     let twin = flow.twin(key);
     kernel.flow(Table::HalfOpen, &twin).is_some()

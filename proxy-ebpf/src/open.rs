@@ -197,7 +197,7 @@ fn supersede<A: Family, K: Kernel<A>>(
 /// Whether the row of an answer may be replaced by one for `original`.
 #[inline(always)]
 fn yields<A: Family>(known: &Flow<A>, original: &Tuple<A>) -> bool {
-    known.is_closing() || known.answers(original)
+    known.has_ended() || known.answers(original)
 }
 
 /// Inserts the row that turns packets of one tuple into the planned ones, in the place of an earlier one

@@ -1,6 +1,7 @@
 //! The order of the steps, and nothing else.
 
 use crate::family::Family;
+use crate::flow::HalfOpen;
 use crate::kernel::Kernel;
 use crate::nat::Translation;
 use crate::open::Plan;
@@ -99,8 +100,9 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
         }
     }
     let frontend = service::find(kernel, headers.proto, &headers.tuple);
-    let flow = kernel.flow(Table::HalfOpen, &headers.tuple);
-    if flow.is_some_and(|flow| flow::carries_half_open(kernel, flow, headers)) {
+    if kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
+        && flow::half_open(kernel, headers) != HalfOpen::IsStale
+    {
         return known_half_open::<A, P, K, true>(packet, kernel, headers);
     }
     match frontend {
@@ -169,12 +171,14 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             return finish(packet, kernel, headers, place, passage);
         }
     }
-    let role = match kernel.flow(Table::HalfOpen, &headers.tuple) {
-        Some(flow) if flow.has_role(FlowRole::SnatPending) => FlowRole::Snat,
-        Some(flow) if flow::carries_half_open(kernel, flow, headers) => {
-            return known_half_open::<A, P, K, false>(packet, kernel, headers);
-        }
-        _ => match host_needs(packet, kernel, headers) {
+    let half_open = match kernel.flow(Table::HalfOpen, &headers.tuple) {
+        Some(_) => flow::half_open(kernel, headers),
+        None => HalfOpen::IsStale,
+    };
+    let role = match half_open {
+        HalfOpen::Carries => return known_half_open::<A, P, K, false>(packet, kernel, headers),
+        HalfOpen::IsPending => FlowRole::Snat,
+        HalfOpen::IsStale => match host_needs(packet, kernel, headers) {
             Ok(role) => role,
             Err(verdict) => return Ok(verdict),
         },

@@ -6,7 +6,7 @@ use crate::open::{self, Plan};
 use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Table, Tuple};
 
 /// Source ports that are looked at for one packet.
-const PROBES: u32 = 8;
+const PROBES: u32 = 4;
 
 /// Plans the masking of a flow; one that only wants another port keeps its address.
 #[inline(never)]
@@ -173,7 +173,7 @@ fn is_free<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
 /// Whether no flow of the table that has not ended gets answers of this tuple.
 #[inline(always)]
 fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, table: Table, answer: &Tuple<A>) -> bool {
-    kernel.flow(table, answer).is_none_or(Flow::is_closing)
+    kernel.flow(table, answer).is_none_or(Flow::has_ended)
 }
 
 /// See [`take_turn`].
