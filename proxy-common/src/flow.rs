@@ -162,6 +162,8 @@ pub enum Mark {
     Reset = 4,
     /// An answer has been seen; a row and its twin both know.
     Answered = 8,
+    /// There must be a row that masks the flow; at the row that leads to its backend.
+    Masked = 16,
 }
 
 /// Value of the flow tables: the whole rewrite of a packet, precomputed.
@@ -316,12 +318,13 @@ impl<A: Address> Flow<A> {
         self.marks & (Mark::Fin as u8 | Mark::PeerFin as u8 | Mark::Reset as u8) != 0
     }
 
-    /// Whether both ends of the TCP connection have closed it, or one has given it up: nothing of it will
-    /// come any more but what comes again.
+    /// Whether the connection may be taken to be over: both ends have closed it, or one has given it up and
+    /// it has rested since. Anybody can send a reset in the name of others, and what goes on takes it back.
     #[inline(always)]
-    pub const fn has_ended(&self) -> bool {
+    pub const fn has_ended(&self, now: Ticks) -> bool {
         const BOTH: u8 = Mark::Fin as u8 | Mark::PeerFin as u8;
-        self.has(Mark::Reset) || self.marks & BOTH == BOTH
+        const REST: u32 = 2;
+        self.marks & BOTH == BOTH || self.has(Mark::Reset) && now.since(self.last_seen) >= REST
     }
 
     /// Whether packets become answers to packets of `original`.

@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::open::Plan;
 use crate::parse::{Headers, TcpFlags};
 use crate::service;
-use proxy_common::{DropReason, Flow, FlowRole, Mark, Proto, Table, Ticks, Tuple};
+use proxy_common::{Flow, FlowRole, Mark, Proto, Table, Ticks, Tuple};
 
 /// Whether a confirmed flow carries this packet as it is. A datagram must not go to a backend that no
 /// longer exists; a SYN that follows an end, or whose backend is gone, opens the connection anew.
@@ -79,10 +79,32 @@ fn leads_to_backend<A: Family>(flow: &Flow<A>) -> bool {
     flow.has_role(FlowRole::Dnat) || flow.has_role(FlowRole::HostDnat)
 }
 
+/// Whether no row of the flow has been pushed out that the client's packets need.
 #[inline(always)]
 fn is_whole<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, key: &Tuple<A>) -> bool {
-    let twin = flow.twin(key);
-    kernel.flow(Table::HalfOpen, &twin).is_some()
+    has_twin(kernel, Table::HalfOpen, flow, key)
+        && (!flow.has(Mark::Masked) || masks(kernel, flow, key))
+}
+
+#[inline(never)]
+fn masks<A: Family, K: Kernel<A>>(kernel: &K, flow: &Flow<A>, key: &Tuple<A>) -> bool {
+    let between = flow.target(key);
+    let found = |table| kernel.flow(table, &between).is_some();
+    found(Table::HalfOpen) || found(Table::Confirmed)
+}
+
+/// Whether a row's twin is there, and its own: another flow may have taken the place.
+#[inline(always)]
+pub fn has_twin<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    table: Table,
+    row: &Flow<A>,
+    key: &Tuple<A>,
+) -> bool {
+    let twin = row.twin(key);
+    kernel
+        .flow(table, &twin)
+        .is_some_and(|found| found.answers(key))
 }
 
 /// Whether a packet says something of a row that is not in it yet.
@@ -118,6 +140,7 @@ fn mark<A: Family>(row: &mut Flow<A>, flags: TcpFlags, fin: Mark) {
         row.mark(fin);
     } else {
         // A SYN: what has ended begins again.
+        row.unmark(Mark::Reset);
         row.unmark(Mark::Fin);
         row.unmark(Mark::PeerFin);
     }
@@ -136,27 +159,30 @@ pub fn answer<A: Family, K: Kernel<A>>(kernel: &mut K, answer: &Tuple<A>) {
     }
 }
 
-/// Moves a flow and its twin to `FLOWS`. One whose twin has been pushed out stays.
+/// Moves a flow and its twin to `FLOWS`. One whose twin has been pushed out stays, and so does one for
+/// which there is no room.
 #[inline(never)]
-pub fn confirm<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>) -> Result<(), DropReason> {
+pub fn confirm<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>) {
     let Some(row) = kernel.flow(Table::HalfOpen, key) else {
-        return Ok(());
+        return;
     };
     let twin = row.twin(key);
-    if kernel.flow(Table::HalfOpen, &twin).is_none() {
-        return Ok(());
+    if row.has_role(FlowRole::SnatPending) || !has_twin(kernel, Table::HalfOpen, row, key) {
+        return;
     }
-    for row in [&twin, key] {
-        let moved = kernel.confirm_flow(row);
-        moved.map_err(|_| DropReason::FlowTableFull)?;
+    if kernel.confirm_flow(&twin).is_err() {
+        return;
+    }
+    if kernel.confirm_flow(key).is_err() {
+        kernel.remove_flow(Table::Confirmed, &twin);
+        return;
     }
     kernel.remove_flow(Table::HalfOpen, key);
     kernel.remove_flow(Table::HalfOpen, &twin);
-    Ok(())
 }
 
-/// Tells the plan of a flow that may begin anew which backend it should keep: that of an earlier flow of
-/// the same client to the same frontend, unless that has ended. A confirmed one ends with this.
+/// Tells the plan of a flow that may begin anew which backend and source port it should keep: those of an
+/// earlier flow of the same client to the same frontend, unless that has ended. A confirmed one ends with this.
 #[inline(never)]
 pub fn take_up<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>, plan: &mut Plan<A>) {
     if let Some(row) = kernel.flow(Table::Confirmed, key) {
@@ -165,8 +191,11 @@ pub fn take_up<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>, plan: &m
         }
         forget(kernel, key);
     } else if let Some(row) = kernel.flow(Table::HalfOpen, key) {
-        plan.backend = row.backend;
         plan.renews = true;
+        if !row.is_closing() {
+            plan.backend = row.backend;
+            plan.to.sport = row.sport;
+        }
     }
 }
 

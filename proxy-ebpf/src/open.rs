@@ -6,9 +6,9 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
-use crate::snat;
+use crate::{flow, snat};
 use bytemuck::Zeroable as _;
-use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Table, Tuple};
+use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Mark, Table, Ticks, Tuple};
 
 /// What the packets of a new flow are to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,15 +89,16 @@ fn reserve<A: Family, K: Kernel<A>>(
     }
 }
 
-/// Whether answers to the planned packets are those of another flow.
+/// Whether answers to the planned packets are those of another flow, or look like the packets themselves
+/// (a pod that asks itself from the port that it serves).
 #[inline(never)]
 fn clashes<A: Family, K: Kernel<A>>(kernel: &K, original: &Tuple<A>, plan: &Plan<A>) -> bool {
-    let answer = plan.to.reversed();
+    let (answer, now) = (plan.to.reversed(), kernel.now());
     let others = |table| {
         let known = kernel.flow(table, &answer);
-        known.is_some_and(|known| !yields(known, original))
+        known.is_some_and(|known| !yields(known, original, now))
     };
-    others(Table::HalfOpen) || others(Table::Confirmed)
+    answer == plan.to || others(Table::HalfOpen) || others(Table::Confirmed)
 }
 
 /// Whether the flow has its masked source already, and the way back from there: a first packet that
@@ -119,12 +120,11 @@ fn has_twins<A: Family, K: Kernel<A>>(kernel: &K, table: Table, between: &Tuple<
     if !flow.has_role(FlowRole::Snat) {
         return false;
     }
-    let twin = flow.twin(between);
-    kernel.flow(table, &twin).is_some()
+    flow::has_twin(kernel, table, flow, between)
 }
 
 /// Inserts the row that turns replies to the planned packets into replies to `original`, unless they
-/// belong to another flow. A row that leads to the same place, or has ended, is replaced.
+/// belong to another flow that goes on.
 #[inline(always)]
 pub fn insert_reply<A: Family, K: Kernel<A>>(
     kernel: &mut K,
@@ -132,9 +132,37 @@ pub fn insert_reply<A: Family, K: Kernel<A>>(
     original: &Tuple<A>,
     plan: &Plan<A>,
 ) -> Result<(), NotInserted> {
+    vacate(kernel, original, plan)?;
     insert_half_open(kernel, role, original, plan)?;
     // Now that nobody else can begin a flow here: has one been confirmed?
     supersede(kernel, original, plan)
+}
+
+/// Takes the place of a half-open flow that has ended, or must give way: a masked one has to look for
+/// another port.
+#[inline(never)]
+fn vacate<A: Family, K: Kernel<A>>(
+    kernel: &mut K,
+    original: &Tuple<A>,
+    plan: &Plan<A>,
+) -> Result<(), NotInserted> {
+    let key = plan.to.reversed();
+    let Some(known) = kernel.flow(Table::HalfOpen, &key) else {
+        return Ok(());
+    };
+    if known.answers(original) {
+        return Ok(());
+    }
+    if !plan.displaces && !known.has_ended(kernel.now()) {
+        return Err(NotInserted::Exists);
+    }
+    let there = known.twin(&key);
+    match kernel.flow_mut(Table::HalfOpen, &there) {
+        Some(row) if row.has_role(FlowRole::Snat) => row.unmask(),
+        _ => kernel.remove_flow(Table::HalfOpen, &there),
+    }
+    kernel.remove_flow(Table::HalfOpen, &key);
+    Ok(())
 }
 
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.
@@ -146,18 +174,13 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     plan: &Plan<A>,
 ) -> Result<(), NotInserted> {
     let key = plan.to.reversed();
-    let known = kernel.flow(Table::HalfOpen, &key);
-    let exists = known.is_some();
-    // Looked for first: an insertion that fails may have pushed another row out.
-    if known.is_some_and(|known| !yields(known, original)) && !plan.displaces {
-        return Err(NotInserted::Exists);
-    }
     let (addresses, ports) = plan.deltas(original);
     // The way back, and a sum does not know source from destination.
     let deltas = (checksum::negated(addresses), checksum::negated(ports));
     let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
     row.device = if plan.is_host { plan.device } else { 0 };
-    if exists {
+    // Looked for first: an insertion that fails may have pushed another row out.
+    if answers(kernel, &key, original) {
         return kernel.replace_flow(Table::HalfOpen, &key, &row);
     }
     match kernel.insert_flow(Table::HalfOpen, &key, &row) {
@@ -184,7 +207,7 @@ fn supersede<A: Family, K: Kernel<A>>(
     let Some(known) = kernel.flow(Table::Confirmed, &key) else {
         return Ok(());
     };
-    if !yields(known, original) {
+    if !yields(known, original, kernel.now()) {
         kernel.remove_flow(Table::HalfOpen, &key);
         return Err(NotInserted::Exists);
     }
@@ -196,8 +219,8 @@ fn supersede<A: Family, K: Kernel<A>>(
 
 /// Whether the row of an answer may be replaced by one for `original`.
 #[inline(always)]
-fn yields<A: Family>(known: &Flow<A>, original: &Tuple<A>) -> bool {
-    known.has_ended() || known.answers(original)
+fn yields<A: Family>(known: &Flow<A>, original: &Tuple<A>, now: Ticks) -> bool {
+    known.has_ended(now) || known.answers(original)
 }
 
 /// Inserts the row that turns packets of one tuple into the planned ones, in the place of an earlier one
@@ -217,6 +240,9 @@ fn insert<A: Family, K: Kernel<A>>(
         kernel.now(),
     );
     row.device = if plan.is_host { plan.device } else { 0 };
+    if plan.masked && role as u16 == FlowRole::Dnat as u16 {
+        row.mark(Mark::Masked);
+    }
     if role as u16 != FlowRole::Dnat as u16 || plan.renews {
         kernel.replace_flow(Table::HalfOpen, from, &row)
     } else {

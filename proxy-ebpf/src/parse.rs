@@ -62,6 +62,12 @@ impl TcpFlags {
         self.0 & (Self::FIN | Self::SYN | Self::RST) != 0
     }
 
+    /// An answer to what the other side has sent, and not the end.
+    #[inline(always)]
+    pub const fn acknowledges(self) -> bool {
+        self.0 & (Self::SYN | Self::RST | Self::ACK) == Self::ACK
+    }
+
     /// The sender has given the connection up: nobody will answer.
     #[inline(always)]
     pub const fn resets(self) -> bool {
@@ -115,6 +121,12 @@ impl<A> Headers<A> {
         // The bound is for the verifier: more extension headers are not stepped over.
         const BOUND: u16 = 0x3fff;
         (self.transport != 0).then_some(usize::from(self.transport & BOUND))
+    }
+
+    /// Whether the packet shows that its sender has seen an answer: any of UDP, for want of better.
+    #[inline(always)]
+    pub fn confirms(&self) -> bool {
+        self.proto == Proto::Udp || self.flags.acknowledges()
     }
 
     /// Whether the packet may be the first of a flow: any of UDP, a SYN of TCP.

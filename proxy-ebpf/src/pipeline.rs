@@ -245,7 +245,8 @@ fn open_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
 /// another one, straight from the client to the backend.
 #[inline(always)]
 fn is_of_another<A: Family>(flow: &Flow<A>, headers: &Headers<A>) -> bool {
-    flow.is_closing() && headers.flags.accepts() && flow.has_role(FlowRole::UnDnat)
+    let has_left = flow.has(Mark::Fin) || flow.has(Mark::Reset);
+    has_left && headers.flags.accepts() && flow.has_role(FlowRole::UnDnat)
 }
 
 /// What is left to be done for a packet that has been translated.
@@ -325,8 +326,8 @@ fn known_half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     if is_answer && !is_answered {
         flow::answer(kernel, &headers.tuple);
     }
-    if is_answered && !is_answer {
-        flow::confirm(kernel, &headers.tuple)?;
+    if is_answered && !is_answer && headers.confirms() {
+        flow::confirm(kernel, &headers.tuple);
     }
     Ok(fate)
 }

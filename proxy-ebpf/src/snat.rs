@@ -3,7 +3,7 @@
 use crate::family::Family;
 use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
 use crate::open::{self, Plan};
-use proxy_common::{DropReason, Flow, FlowRole, NodeConfig, Port, Table, Tuple};
+use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Table, Tuple};
 
 /// Source ports that are looked at for one packet.
 const PROBES: u32 = 4;
@@ -59,11 +59,8 @@ pub fn reserve<A: Family, K: Kernel<A>>(
 ) -> Result<(), DropReason> {
     plan.address_delta = A::address_delta(original, &plan.to);
     prefer(kernel, original, plan)?;
-    if !is_free(kernel, &plan.to) {
+    if !is_free(kernel, original, &plan.to) {
         take_turn(kernel, plan)?;
-        if plan.displaces {
-            displace(kernel, plan);
-        }
         if has_socket(kernel, &plan.to) {
             return Err(DropReason::PortsExhausted);
         }
@@ -87,7 +84,10 @@ fn prefer<A: Family, K: Kernel<A>>(
     original: &Tuple<A>,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let is_own = plan.to.src == original.src;
+    if plan.is_host && plan.renews {
+        return Ok(());
+    }
+    let is_own = plan.is_host || plan.to.src == original.src;
     if is_own || !in_range(kernel, original.sport) {
         plan.to.sport = random_port(kernel)?;
     }
@@ -108,16 +108,14 @@ fn take_turn<A: Family, K: Kernel<A>>(
     let (first, ports) = range(config);
     let cursor = cursor_index(&plan.to);
     let next = kernel.cursor(cursor);
+    let next = if next < ports { next } else { 0 };
     let mut answer = plan.to.reversed();
     for probe in 0..PROBES {
         // From the start each time: what one turn leaves to the next is more work for the verifier.
         let offset = next.wrapping_add(probe);
-        if offset >= ports {
-            kernel.put_cursor(cursor, 0);
-            return found(plan);
-        }
+        let offset = offset.wrapping_sub(if offset < ports { 0 } else { ports });
         answer.dport = Port::new(first.wrapping_add(offset as u16));
-        if !has_no_flow(kernel, Table::Confirmed, &answer) {
+        if offset >= ports || !has_no_flow(kernel, Table::Confirmed, &answer) {
             continue;
         }
         plan.to.sport = answer.dport;
@@ -141,31 +139,18 @@ const fn found<A>(plan: &Plan<A>) -> Result<(), DropReason> {
     }
 }
 
-/// Takes the planned port away from the half-open flow that has it, which has to look for another one.
-#[inline(never)]
-fn displace<A: Family, K: Kernel<A>>(kernel: &mut K, plan: &Plan<A>) {
-    let answer = plan.to.reversed();
-    let Some(known) = kernel.flow(Table::HalfOpen, &answer) else {
-        return;
-    };
-    let there = known.twin(&answer);
-    match kernel.flow_mut(Table::HalfOpen, &there) {
-        Some(row) if row.has_role(FlowRole::Snat) => row.unmask(),
-        _ => kernel.remove_flow(Table::HalfOpen, &there),
-    }
-}
-
 /// Destinations may share a cursor: they then look for ports elsewhere than they would.
 #[inline(always)]
 fn cursor_index<A: Family>(to: &Tuple<A>) -> u32 {
     to.dst.scattered(to.dport.be().into()) >> (32 - CURSORS.trailing_zeros())
 }
 
-/// Whether nobody gets the answers to packets of this tuple.
+/// Whether nobody gets the answers to packets of this tuple, or whoever sends the original already.
 #[inline(never)]
-fn is_free<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
+fn is_free<A: Family, K: Kernel<A>>(kernel: &K, original: &Tuple<A>, tuple: &Tuple<A>) -> bool {
     let answer = tuple.reversed();
-    has_no_flow(kernel, Table::HalfOpen, &answer)
+    let known = kernel.flow(Table::HalfOpen, &answer);
+    known.is_none_or(|known| known.has_ended(kernel.now()) || known.answers(original))
         && has_no_flow(kernel, Table::Confirmed, &answer)
         && !kernel.has_socket(tuple)
 }
@@ -173,7 +158,8 @@ fn is_free<A: Family, K: Kernel<A>>(kernel: &K, tuple: &Tuple<A>) -> bool {
 /// Whether no flow of the table that has not ended gets answers of this tuple.
 #[inline(always)]
 fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, table: Table, answer: &Tuple<A>) -> bool {
-    kernel.flow(table, answer).is_none_or(Flow::has_ended)
+    let known = kernel.flow(table, answer);
+    known.is_none_or(|known| known.has_ended(kernel.now()))
 }
 
 /// See [`take_turn`].

@@ -13,6 +13,9 @@ pub(crate) const ETHERNET: usize = 14;
 /// EtherType of a tagged frame (IEEE 802.1Q): the business of the VLAN's own device.
 const VLAN: u16 = 0x8100;
 
+/// The number of a VLAN in its tag.
+const VLAN_ID: u32 = 0xfff;
+
 /// A socket buffer whose network header lies at a known offset.
 pub(crate) struct Skb<const NETWORK: usize, const IS_PORT: bool> {
     pub(super) skb: *mut __sk_buff,
@@ -61,7 +64,8 @@ impl<const NETWORK: usize, const IS_PORT: bool> Packet for Skb<NETWORK, IS_PORT>
     fn ethertype(&self) -> u16 {
         // SAFETY: the kernel hands every tc program a valid context.
         let skb = unsafe { &*self.skb };
-        if skb.vlan_present != 0 {
+        // Of VLAN 0, which is only a priority, there is no device.
+        if skb.vlan_present != 0 && skb.vlan_tci & VLAN_ID != 0 {
             return VLAN;
         }
         u16::from_be(skb.protocol as u16)
