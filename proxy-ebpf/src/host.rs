@@ -8,7 +8,7 @@ use crate::packet::{Hooked, Redirect};
 use crate::parse::Headers;
 use crate::{DropReason, Verdict, service, snat};
 use bytemuck::Zeroable as _;
-use proxy_common::{Device, FlowRole, Hook, Mac, Proto, Table, Tuple};
+use proxy_common::{Device, Flow, FlowRole, Mac, Proto, Table, Tuple};
 
 /// Loopback is the first device of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -73,33 +73,14 @@ fn choose_source<A: Family, K: Kernel<A>>(
     Ok(())
 }
 
-/// A translated packet of a known flow of a process goes where it has to: at egress it is on its way
-/// there, at ingress it is an answer.
+/// A translated packet of a known flow of a process goes where its backend is.
 #[inline(always)]
-pub fn pass<A: Family, P: Hooked, K: Kernel<A>>(
+pub fn leave_again<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
-    headers: &Headers<A>,
-    table: Table,
-    hook: Hook,
+    flow: &Flow<A>,
 ) -> Result<(), DropReason> {
-    match hook {
-        Hook::Ingress => arrive(packet, kernel, headers, table),
-        Hook::Egress => leave_again(packet, kernel, headers, table),
-    }
-}
-
-#[inline(never)]
-fn leave_again<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &mut P,
-    kernel: &K,
-    headers: &Headers<A>,
-    table: Table,
-) -> Result<(), DropReason> {
-    match kernel.flow(table, &headers.tuple) {
-        Some(flow) => leave(packet, kernel, &flow.src, &flow.dst),
-        None => Ok(()),
-    }
+    leave(packet, kernel, &flow.src, &flow.dst)
 }
 
 /// The first packet of a process's flow goes where it is planned to go.
@@ -139,16 +120,12 @@ fn leave<A: Family, P: Hooked, K: Kernel<A>>(
 
 /// Lets an answer come in by the device by which the process has asked: the reverse-path filter wants
 /// the source of a packet where routes to it lead.
-#[inline(never)]
-fn arrive<A: Family, P: Hooked, K: Kernel<A>>(
+#[inline(always)]
+pub fn arrive<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
-    headers: &Headers<A>,
-    table: Table,
+    device: u32,
 ) -> Result<(), DropReason> {
-    let device = kernel
-        .flow(table, &headers.tuple)
-        .map_or(0, |flow| flow.device);
     if packet.device() == device {
         return Ok(());
     }

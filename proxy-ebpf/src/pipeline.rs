@@ -95,8 +95,7 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
         }
         if flow::carries(kernel, flow, headers) {
             let passage = translate(packet, headers, flow, kernel.now())?;
-            let place = (Table::Confirmed, Hook::Ingress);
-            return finish(packet, kernel, headers, place, passage);
+            return finish::<A, P, K, true>(packet, kernel, headers, Table::Confirmed, passage);
         }
     }
     let frontend = service::find(kernel, headers.proto, &headers.tuple);
@@ -165,10 +164,9 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             kernel.remove_flow(Table::Confirmed, &headers.tuple);
             return Ok(Verdict::NotService);
         }
-        if flow::carries(kernel, flow, headers) {
+        if flow.device == 0 || flow::carries(kernel, flow, headers) {
             let passage = translate(packet, headers, flow, kernel.now())?;
-            let place = (Table::Confirmed, Hook::Egress);
-            return finish(packet, kernel, headers, place, passage);
+            return finish::<A, P, K, false>(packet, kernel, headers, Table::Confirmed, passage);
         }
     }
     let half_open = match kernel.flow(Table::HalfOpen, &headers.tuple) {
@@ -281,20 +279,36 @@ fn translate<A: Family, P: Hooked>(
 }
 
 #[inline(always)]
-fn finish<A: Family, P: Hooked, K: Kernel<A>>(
+fn finish<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     packet: &mut P,
     kernel: &mut K,
     headers: &Headers<A>,
-    (table, hook): (Table, Hook),
+    table: Table,
     passage: Passage,
 ) -> Fate {
-    if passage.is_news {
-        flow::note(kernel, table, headers);
-    }
-    if passage.device != 0 {
-        host::pass(packet, kernel, headers, table, hook)?;
+    if passage.is_news || passage.device != 0 {
+        follow_up::<A, P, K, IS_INGRESS>(packet, kernel, headers, table)?;
     }
     Ok(Verdict::Established)
+}
+
+/// What few packets of known flows need. See [`first_packet`].
+#[inline(never)]
+fn follow_up<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+    table: Table,
+) -> Result<(), DropReason> {
+    flow::note(kernel, table, headers);
+    match kernel.flow(table, &headers.tuple) {
+        Some(flow) if flow.device != 0 && IS_INGRESS => {
+            let device = flow.device;
+            host::arrive(packet, kernel, device)
+        }
+        Some(flow) if flow.device != 0 => host::leave_again(packet, kernel, flow),
+        _ => Ok(()),
+    }
 }
 
 /// See [`first_packet`].
@@ -322,7 +336,8 @@ fn known_half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
     let passage = Passage::of(flow, headers, kernel.now());
     nat::apply_half_open(packet, headers, flow)?;
-    let fate = finish(packet, kernel, headers, (Table::HalfOpen, hook), passage)?;
+    let table = Table::HalfOpen;
+    let fate = finish::<A, P, K, IS_INGRESS>(packet, kernel, headers, table, passage)?;
     if is_answer && !is_answered {
         flow::answer(kernel, &headers.tuple);
     }

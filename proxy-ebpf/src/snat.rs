@@ -3,7 +3,7 @@
 use crate::family::Family;
 use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
 use crate::open::{self, Plan};
-use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Table, Tuple};
+use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Table, Ticks, Tuple};
 
 /// Source ports that are looked at for one packet.
 const PROBES: u32 = 4;
@@ -109,17 +109,18 @@ fn take_turn<A: Family, K: Kernel<A>>(
     let cursor = cursor_index(&plan.to);
     let next = kernel.cursor(cursor);
     let next = if next < ports { next } else { 0 };
+    let now = kernel.now();
     let mut answer = plan.to.reversed();
     for probe in 0..PROBES {
         // From the start each time: what one turn leaves to the next is more work for the verifier.
         let offset = next.wrapping_add(probe);
         let offset = offset.wrapping_sub(if offset < ports { 0 } else { ports });
         answer.dport = Port::new(first.wrapping_add(offset as u16));
-        if offset >= ports || !has_no_flow(kernel, Table::Confirmed, &answer) {
+        if offset >= ports || !has_no_flow(kernel, Table::Confirmed, &answer, now) {
             continue;
         }
         plan.to.sport = answer.dport;
-        if has_no_flow(kernel, Table::HalfOpen, &answer) {
+        if has_no_flow(kernel, Table::HalfOpen, &answer, now) {
             plan.displaces = false;
             kernel.put_cursor(cursor, offset + 1);
             return Ok(());
@@ -148,18 +149,23 @@ fn cursor_index<A: Family>(to: &Tuple<A>) -> u32 {
 /// Whether nobody gets the answers to packets of this tuple, or whoever sends the original already.
 #[inline(never)]
 fn is_free<A: Family, K: Kernel<A>>(kernel: &K, original: &Tuple<A>, tuple: &Tuple<A>) -> bool {
-    let answer = tuple.reversed();
+    let (answer, now) = (tuple.reversed(), kernel.now());
     let known = kernel.flow(Table::HalfOpen, &answer);
-    known.is_none_or(|known| known.has_ended(kernel.now()) || known.answers(original))
-        && has_no_flow(kernel, Table::Confirmed, &answer)
+    known.is_none_or(|known| known.has_ended(now) || known.answers(original))
+        && has_no_flow(kernel, Table::Confirmed, &answer, now)
         && !kernel.has_socket(tuple)
 }
 
 /// Whether no flow of the table that has not ended gets answers of this tuple.
 #[inline(always)]
-fn has_no_flow<A: Family, K: Kernel<A>>(kernel: &K, table: Table, answer: &Tuple<A>) -> bool {
+fn has_no_flow<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    table: Table,
+    answer: &Tuple<A>,
+    now: Ticks,
+) -> bool {
     let known = kernel.flow(table, answer);
-    known.is_none_or(|known| known.has_ended(kernel.now()))
+    known.is_none_or(|known| known.has_ended(now))
 }
 
 /// See [`take_turn`].
