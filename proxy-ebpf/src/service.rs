@@ -30,15 +30,11 @@ pub fn choose<A: Family, K: Kernel<A>>(
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
-    let (id, backend) = match known(kernel, plan.backend) {
-        Some(backend) => (plan.backend.id, backend),
-        None => pick_twice(kernel, frontend.service)?,
-    };
+    if !exists(kernel, plan.backend) {
+        pick_twice(kernel, frontend.service, plan)?;
+    }
+    let backend = known(kernel, plan.backend).ok_or(DropReason::ServiceTorn)?;
     plan.masked = must_mask(config, frontend, plan.to.src, &backend);
-    plan.backend = BackendRef {
-        id,
-        generation: backend.generation,
-    };
     let original = plan.to;
     plan.to.dst = backend.address;
     plan.to.dport = backend.port;
@@ -46,7 +42,7 @@ pub fn choose<A: Family, K: Kernel<A>>(
     Ok(())
 }
 
-/// The backend that the flow has had, if it still exists.
+/// The backend that the flow has, if it still exists: a copy, because the row may change.
 #[inline(always)]
 fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
     let backend = kernel.backend(reference.id).copied()?;
@@ -66,18 +62,21 @@ pub fn exists<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> boo
 fn pick_twice<A: Family, K: Kernel<A>>(
     kernel: &K,
     service: u32,
-) -> Result<(u32, Backend<A>), DropReason> {
-    match pick(kernel, service) {
-        Err(DropReason::ServiceTorn) => pick(kernel, service),
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    match pick(kernel, service, plan) {
+        Err(DropReason::ServiceTorn) => pick(kernel, service, plan),
         outcome => outcome,
     }
 }
 
-#[inline(always)]
+/// See [`exists`].
+#[inline(never)]
 fn pick<A: Family, K: Kernel<A>>(
     kernel: &K,
     service: u32,
-) -> Result<(u32, Backend<A>), DropReason> {
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
     let torn = DropReason::ServiceTorn;
     let word = kernel.service(service);
     let region = word.region();
@@ -90,12 +89,9 @@ fn pick<A: Family, K: Kernel<A>>(
     }
     let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
     let id = kernel.slot(slot).ok_or(torn)?;
-    // A copy: the row may change while we look at it.
-    let backend = *kernel.backend(id).ok_or(torn)?;
-    if backend.generation == 0 {
-        return Err(torn);
-    }
-    Ok((id, backend))
+    let generation = kernel.backend(id).ok_or(torn)?.generation;
+    plan.backend = BackendRef { id, generation };
+    if generation == 0 { Err(torn) } else { Ok(()) }
 }
 
 /// Whether the reply would miss this node unless the source is masked: the backend would talk to

@@ -6,7 +6,7 @@ use crate::open::{self, Plan};
 use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Table, Ticks, Tuple};
 
 /// Source ports that are looked at for one packet.
-const PROBES: u32 = 4;
+const PROBES: u32 = 8;
 
 /// Plans the masking of a flow; one that only wants another port keeps its address.
 #[inline(never)]
