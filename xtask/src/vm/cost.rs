@@ -227,7 +227,7 @@ mod tests {
                 .contains("cargo xtask vm 7.3 --complexity --accept")
         );
         let giant = stored.objection("5.10", &cost(50_001)).unwrap();
-        assert_eq!(giant.unwrap(), "over 50000");
+        assert_eq!(giant.unwrap(), "over 65536");
         let damaged = TEXT.replace("1000", "a lot");
         let stored = Stored::read(damaged).unwrap();
         assert!(stored.objection("5.10", &cost(1)).is_err());
