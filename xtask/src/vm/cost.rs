@@ -226,7 +226,7 @@ mod tests {
                 .unwrap()
                 .contains("cargo xtask vm 7.3 --complexity --accept")
         );
-        let giant = stored.objection("5.10", &cost(50_001)).unwrap();
+        let giant = stored.objection("5.10", &cost(65_537)).unwrap();
         assert_eq!(giant.unwrap(), "over 65536");
         let damaged = TEXT.replace("1000", "a lot");
         let stored = Stored::read(damaged).unwrap();
