@@ -32,6 +32,7 @@ pub mod flow;
 pub mod host;
 pub mod icmp;
 pub mod kernel;
+pub mod known;
 pub mod nat;
 pub mod network;
 pub mod open;

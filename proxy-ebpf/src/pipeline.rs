@@ -3,16 +3,14 @@
 use crate::family::Family;
 use crate::flow::HalfOpen;
 use crate::kernel::Kernel;
-use crate::nat::Translation;
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::{Headers, Place};
 use crate::{
-    DropReason, Fate, Verdict, flow, host, icmp, nat, open, refuse, service, snat, unusual,
+    DropReason, Fate, Verdict, flow, host, icmp, known, nat, open, refuse, service, snat, unusual,
 };
-use bytemuck::Zeroable as _;
 use core::hint::black_box;
-use proxy_common::{AddrV4, AddrV6, Flow, FlowRole, Frontend, Hook, Mac, Mark, Table, Ticks};
+use proxy_common::{AddrV4, AddrV6, FlowRole, Frontend, Hook, Table};
 
 /// EtherTypes (IEEE 802 numbers).
 const IPV4: u16 = 0x0800;
@@ -78,7 +76,7 @@ fn parsed<A: Family, P: Hooked, K: Kernel<A>>(
 fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K, hook: Hook) -> Fate {
     let fate = icmp::unsupported(packet, kernel, hook);
     if fate == Ok(Verdict::OtherHook) {
-        return other_hook(packet, kernel, hook);
+        return known::other_hook(packet, kernel, hook);
     }
     fate
 }
@@ -91,18 +89,24 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
 ) -> Fate {
     if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
         if !flow.applies_at(Hook::Ingress) {
-            return other_hook(packet, kernel, Hook::Ingress);
+            return known::other_hook(packet, kernel, Hook::Ingress);
         }
         if flow::carries(kernel, flow, headers) {
-            let passage = translate(packet, headers, flow, kernel.now())?;
-            return finish::<A, P, K, true>(packet, kernel, headers, Table::Confirmed, passage);
+            let passage = known::translate(packet, headers, flow, kernel.now())?;
+            return known::finish::<A, P, K, true>(
+                packet,
+                kernel,
+                headers,
+                Table::Confirmed,
+                passage,
+            );
         }
     }
     let frontend = service::find(kernel, headers.proto, &headers.tuple);
     if kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
         && flow::half_open(kernel, headers) != HalfOpen::IsStale
     {
-        return known_half_open::<A, P, K, true>(packet, kernel, headers);
+        return known::half_open::<A, P, K, true>(packet, kernel, headers);
     }
     match frontend {
         None => Ok(Verdict::NotService),
@@ -160,13 +164,19 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
         if !flow.applies_at(Hook::Egress) {
             return Ok(Verdict::OtherHook);
         }
-        if is_of_another(flow, headers) {
+        if known::is_of_another(flow, headers) {
             kernel.remove_flow(Table::Confirmed, &headers.tuple);
             return Ok(Verdict::NotService);
         }
         if flow.device == 0 || flow::carries(kernel, flow, headers) {
-            let passage = translate(packet, headers, flow, kernel.now())?;
-            return finish::<A, P, K, false>(packet, kernel, headers, Table::Confirmed, passage);
+            let passage = known::translate(packet, headers, flow, kernel.now())?;
+            return known::finish::<A, P, K, false>(
+                packet,
+                kernel,
+                headers,
+                Table::Confirmed,
+                passage,
+            );
         }
     }
     let half_open = match kernel.flow(Table::HalfOpen, &headers.tuple) {
@@ -174,7 +184,7 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
         None => HalfOpen::IsStale,
     };
     let role = match half_open {
-        HalfOpen::Carries => return known_half_open::<A, P, K, false>(packet, kernel, headers),
+        HalfOpen::Carries => return known::half_open::<A, P, K, false>(packet, kernel, headers),
         HalfOpen::IsPending => FlowRole::Snat,
         HalfOpen::IsStale => match host_needs(packet, kernel, headers) {
             Ok(role) => role,
@@ -237,133 +247,4 @@ fn open_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
         return Ok(Verdict::Created);
     }
     Ok(Verdict::Masked)
-}
-
-/// Whether our connection is over and has not been opened again through us, so that this packet is of
-/// another one, straight from the client to the backend.
-#[inline(always)]
-fn is_of_another<A: Family>(flow: &Flow<A>, headers: &Headers<A>) -> bool {
-    let has_left = flow.has(Mark::Fin) || flow.has(Mark::Reset);
-    has_left && headers.flags.accepts() && flow.has_role(FlowRole::UnDnat)
-}
-
-/// What is left to be done for a packet that has been translated.
-#[derive(Clone, Copy)]
-struct Passage {
-    /// It says something of its flow that the row does not know.
-    is_news: bool,
-    /// The device of the process of this node whose flow it is; 0: of none.
-    device: u32,
-}
-
-impl Passage {
-    #[inline(always)]
-    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, now: Ticks) -> Self {
-        Self {
-            is_news: flow::is_news(flow, headers.flags, now),
-            device: flow.device,
-        }
-    }
-}
-
-#[inline(always)]
-fn translate<A: Family, P: Hooked>(
-    packet: &mut P,
-    headers: &Headers<A>,
-    flow: &Flow<A>,
-    now: Ticks,
-) -> Result<Passage, DropReason> {
-    let passage = Passage::of(flow, headers, now);
-    nat::apply(packet, headers, &Translation::known(flow))?;
-    Ok(passage)
-}
-
-#[inline(always)]
-fn finish<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
-    packet: &mut P,
-    kernel: &mut K,
-    headers: &Headers<A>,
-    table: Table,
-    passage: Passage,
-) -> Fate {
-    if passage.is_news || passage.device != 0 {
-        follow_up::<A, P, K, IS_INGRESS>(packet, kernel, headers, table)?;
-    }
-    Ok(Verdict::Established)
-}
-
-/// What few packets of known flows need. See [`first_packet`].
-#[inline(never)]
-fn follow_up<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
-    packet: &mut P,
-    kernel: &mut K,
-    headers: &Headers<A>,
-    table: Table,
-) -> Result<(), DropReason> {
-    flow::note(kernel, table, headers);
-    match kernel.flow(table, &headers.tuple) {
-        Some(flow) if flow.device != 0 && IS_INGRESS => {
-            let device = flow.device;
-            host::arrive(packet, kernel, device)
-        }
-        Some(flow) if flow.device != 0 => host::leave_again(packet, kernel, flow),
-        _ => Ok(()),
-    }
-}
-
-/// See [`first_packet`].
-#[inline(never)]
-fn known_half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
-    packet: &mut P,
-    kernel: &mut K,
-    headers: &Headers<A>,
-) -> Fate {
-    let hook = if IS_INGRESS {
-        Hook::Ingress
-    } else {
-        Hook::Egress
-    };
-    let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
-        return Ok(Verdict::NotService);
-    };
-    if !flow.applies_at(hook) {
-        return other_hook(packet, kernel, hook);
-    }
-    if is_of_another(flow, headers) {
-        kernel.remove_flow(Table::HalfOpen, &headers.tuple);
-        return Ok(Verdict::NotService);
-    }
-    let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
-    let passage = Passage::of(flow, headers, kernel.now());
-    nat::apply_half_open(packet, headers, flow)?;
-    let table = Table::HalfOpen;
-    let fate = finish::<A, P, K, IS_INGRESS>(packet, kernel, headers, table, passage)?;
-    if is_answer && !is_answered {
-        flow::answer(kernel, &headers.tuple);
-    }
-    if is_answered && !is_answer && headers.confirms() {
-        flow::confirm(kernel, &headers.tuple);
-    }
-    Ok(fate)
-}
-
-/// An answer that is translated where it leaves. Of two pods on one bridge it would be switched past the
-/// stack, so it is addressed to the bridge.
-#[inline(always)]
-fn other_hook<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K, hook: Hook) -> Fate {
-    if P::IS_PORT && hook == Hook::Ingress {
-        pull_up(packet, kernel)?;
-    }
-    Ok(Verdict::OtherHook)
-}
-
-#[inline(never)]
-fn pull_up<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &mut P,
-    kernel: &K,
-) -> Result<(), DropReason> {
-    match kernel.device(packet.device()) {
-        Some(device) if device.bridge != Mac::zeroed() => packet.readdress(device.bridge),
-        _ => Ok(()),
-    }
 }
