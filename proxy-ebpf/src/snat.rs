@@ -3,7 +3,7 @@
 use crate::family::Family;
 use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
 use crate::open::{self, Plan};
-use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Table, Ticks, Tuple};
+use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Proto, Table, Ticks, Tuple};
 
 /// Source ports that are looked at for one packet.
 const PROBES: u32 = 8;
@@ -95,8 +95,8 @@ fn prefer<A: Family, K: Kernel<A>>(
 }
 
 /// Plans the next source port, of those towards the same destination, that no flow has. If all that this
-/// packet looks at are taken, one of a flow that is only half open is taken away from it: a flood of
-/// first packets must not use the ports up. Where there is not even such a one the next packet goes on.
+/// packet looks at are taken, one of a connection that is only half open is taken away from it: a flood of
+/// SYNs must not use the ports up. Where there is not even such a one the next packet goes on.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.
 #[inline(never)]
@@ -110,6 +110,7 @@ fn take_turn<A: Family, K: Kernel<A>>(
     let next = kernel.cursor(cursor);
     let next = if next < ports { next } else { 0 };
     let now = kernel.now();
+    let is_tcp = plan.to.proto_number() == Proto::Tcp as u32;
     let mut answer = plan.to.reversed();
     for probe in 0..PROBES {
         // From the start each time: what one turn leaves to the next is more work for the verifier.
@@ -125,7 +126,7 @@ fn take_turn<A: Family, K: Kernel<A>>(
             kernel.put_cursor(cursor, offset + 1);
             return Ok(());
         }
-        plan.displaces = true;
+        plan.displaces = is_tcp;
     }
     kernel.put_cursor(cursor, next.wrapping_add(PROBES));
     found(plan)
