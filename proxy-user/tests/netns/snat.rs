@@ -14,6 +14,8 @@ const FEW_PORTS: [&str; 2] = ["--snat-ports", "20000-20199"];
 const FIRST: u16 = 20_000;
 const LAST: u16 = 20_199;
 const NUMBER: usize = 200;
+/// More than enough to look at all ports, some at a time.
+const TRIES: u32 = 40;
 
 /// All nodes mask with few ports, and the service is on the second node only.
 fn stage() -> Stage {
@@ -34,7 +36,7 @@ impl Flow {
         let place = from.namespace();
         match protocol {
             Protocol::Tcp => tcp_open(place, to, PATIENCE).map(Self::Stream),
-            Protocol::Udp => Self::first(udp_open(place, to, PATIENCE)?),
+            Protocol::Udp => Self::first(udp_open(place, to, SHORT)?),
         }
     }
 
@@ -47,12 +49,14 @@ impl Flow {
         let (place, own) = (from.namespace(), own(from, port, to));
         match protocol {
             Protocol::Tcp => tcp_open_from(place, own, to, PATIENCE).map(Self::Stream),
-            Protocol::Udp => Self::first(udp_open_from(place, own, to, PATIENCE)?),
+            Protocol::Udp => Self::first(udp_open_from(place, own, to, SHORT)?),
         }
     }
 
     fn first(datagrams: Datagrams) -> std::io::Result<Self> {
-        let answer = datagrams.ask(b"first")?;
+        // As resolvers do: where ports are scarce one datagram may not come to a free one.
+        let answer = (0..TRIES).find_map(|_| datagrams.ask(b"first").ok());
+        let answer = answer.ok_or(std::io::ErrorKind::TimedOut)?;
         Ok(Self::Datagrams(datagrams, answer))
     }
 
