@@ -217,6 +217,9 @@ fn load_bench(pins: &Pins) -> Result<Ebpf> {
     for name in ["FLOWS_V4", "FLOWS_V6"] {
         loader.map_max_entries(name, MAX_FLOWS);
     }
+    for name in ["HALF_OPEN_V4", "HALF_OPEN_V6"] {
+        loader.map_max_entries(name, MAX_FLOWS / 2);
+    }
     let mut bench = loader.load(OBJECT).context("loading the bench object")?;
     for (name, program) in bench.programs_mut() {
         let program: &mut SchedClassifier = program.try_into()?;

@@ -80,7 +80,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Opens a connection from a client's port that has none.
+    /// Opens a connection from a client's port that has none, and confirms it.
     pub(crate) fn open(lab: &mut Lab, family: Family, port: u16) -> Result<Self> {
         let translated = lab.pass(Hook::Ingress, &family.syn(port))?;
         let [client, backend] = family.sockets(&translated);
@@ -88,9 +88,12 @@ impl Connection {
             client == family.client(port) && backend != family.frontend(),
             "a first packet became {client} to {backend}"
         );
-        Ok(Self {
+        let connection = Self {
             forward: tcp(&client, &family.frontend()).build(),
             reply: tcp(&backend, &client).build(),
-        })
+        };
+        lab.pass(Hook::Egress, &tcp(&backend, &client).syn_ack().build())?;
+        lab.pass(Hook::Ingress, &connection.forward)?;
+        Ok(connection)
     }
 }
