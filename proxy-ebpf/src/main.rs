@@ -45,7 +45,11 @@ mod hooks {
     /// For devices whose packets begin with an IP header (tunnels).
     #[classifier]
     fn ferrule_ingr_l3(context: TcContext) -> i32 {
-        ingress(&context, &mut BareSkb::new(&context))
+        let mut packet = BareSkb::new(&context);
+        if packet.is_taken_in_again() {
+            return TC_ACT_REDIRECT;
+        }
+        ingress(&context, &mut packet)
     }
 
     #[classifier]
