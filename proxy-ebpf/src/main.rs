@@ -12,6 +12,10 @@
 mod bpf;
 
 #[cfg(target_arch = "bpf")]
+#[path = "bpf/tunnel.rs"]
+mod tunnel;
+
+#[cfg(target_arch = "bpf")]
 mod hooks {
     use crate::bpf::maps::Maps;
     use crate::bpf::skb::{ETHERNET, EthernetSkb, Skb};

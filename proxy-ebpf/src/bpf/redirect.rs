@@ -2,11 +2,9 @@
 
 use super::skb::{ETHERNET, Skb, succeeded};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_NET;
-use aya_ebpf::bindings::bpf_hdr_start_off::BPF_HDR_START_NET;
 use aya_ebpf::bindings::{BPF_F_INGRESS, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
-    bpf_skb_change_tail, bpf_skb_load_bytes_relative,
+    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
 };
 use core::ptr::null_mut;
 use proxy_common::{DropReason, Hook, Mac};
@@ -129,38 +127,6 @@ impl<const NETWORK: usize, const IS_PORT: bool> Skb<NETWORK, IS_PORT> {
         let source: Mac = self.load(SOURCE).ok_or(DropReason::RewriteFailed)?;
         self.store(0, source)?;
         self.store(SOURCE, destination)
-    }
-}
-
-impl Skb<0, false> {
-    /// Takes a packet that still begins with the headers of its tunnel, as ipip hands them over before
-    /// Linux 5.14, in once more: a redirection to the same device cuts them off. True if that is under way.
-    #[inline(always)]
-    pub(crate) fn is_taken_in_again(&self) -> bool {
-        match (self.load::<u64>(0), self.network_header()) {
-            (Some(first), Some(network)) if first != network => {
-                redirect(self.device(), BPF_F_INGRESS.into()) == TAKEN
-            }
-            _ => false,
-        }
-    }
-
-    /// The first bytes of the network header, where the kernel says that it lies.
-    #[inline(always)]
-    fn network_header(&self) -> Option<u64> {
-        let mut bytes = 0_u64;
-        let to = (&raw mut bytes).cast();
-        // SAFETY: valid context; the helper writes as many bytes as there are.
-        let code = unsafe {
-            bpf_skb_load_bytes_relative(
-                self.skb.cast(),
-                0,
-                to,
-                size_of::<u64>() as u32,
-                BPF_HDR_START_NET,
-            )
-        };
-        (code == 0).then_some(bytes)
     }
 }
 

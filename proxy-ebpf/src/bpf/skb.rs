@@ -18,7 +18,7 @@ const VLAN_ID: u32 = 0xfff;
 
 /// A socket buffer whose network header lies at a known offset.
 pub(crate) struct Skb<const NETWORK: usize, const IS_PORT: bool> {
-    pub(super) skb: *mut __sk_buff,
+    pub(crate) skb: *mut __sk_buff,
     pub(super) is_redirected: bool,
 }
 
