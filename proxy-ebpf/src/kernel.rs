@@ -70,7 +70,8 @@ pub trait Kernel<A> {
     ) -> Result<(), NotInserted>;
 
     /// Adds the half-open row of a tuple to the confirmed ones; one that is there already stays, and so
-    /// does the half-open one.
+    /// does the half-open one. An error also if it is in neither table, as when it was evicted just now: its
+    /// twin must not be confirmed alone.
     fn confirm_flow(&mut self, tuple: &Tuple<A>) -> Result<(), NotInserted>;
 
     /// Removes a row of a flow table, if it is there.

@@ -162,7 +162,11 @@ macro_rules! kernel_of_family {
             fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
                 // SAFETY: as for `flow`. The row goes from map to map, without a copy on the stack.
                 let Some(row) = (unsafe { $half_open.get(tuple) }) else {
-                    return Ok(());
+                    // Confirmed by another CPU, or evicted.
+                    return match $flows.get_ptr(tuple) {
+                        Some(_) => Ok(()),
+                        None => Err(NotInserted::Full),
+                    };
                 };
                 match $flows.insert(tuple, row, BPF_NOEXIST.into()) {
                     Ok(()) | Err(EEXIST) => Ok(()),

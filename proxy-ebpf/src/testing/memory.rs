@@ -161,7 +161,10 @@ macro_rules! kernel_in_memory {
 
             fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
                 let Some(row) = self.$tables.half_open.get(tuple).copied() else {
-                    return Ok(());
+                    return match self.flow(Table::Confirmed, tuple) {
+                        Some(_) => Ok(()),
+                        None => Err(NotInserted::Full),
+                    };
                 };
                 match self.insert_flow(Table::Confirmed, tuple, &row) {
                     Ok(()) | Err(NotInserted::Exists) => Ok(()),
