@@ -106,13 +106,14 @@ impl Shaped {
     fn expect_cell(&self, cell: Cell) -> Result<(), String> {
         let client = self.client(cell.way, cell.place);
         let to = self.frontend(cell.way, cell.place, cell.is_v6);
+        let earlier = [1, 2].map(|number| self.cluster.node(number).tracked().unwrap());
         let answer = transfer(client, cell.protocol, to).map_err(|error| error.to_string())?;
         let server = self.backend(cell.place);
         if answer.server != server.name() {
             return Err(format!("{} answers", answer.server));
         }
         self.expect_source(cell, &answer)?;
-        self.expect_tracked(cell, &answer)
+        self.expect_tracked(cell, &answer, &earlier)
     }
 
     fn expect_source(&self, cell: Cell, answer: &Answer) -> Result<(), String> {
@@ -131,7 +132,12 @@ impl Shaped {
     }
 
     /// Netfilter has to see client and backend on both ways, and nothing of the service.
-    fn expect_tracked(&self, cell: Cell, answer: &Answer) -> Result<(), String> {
+    fn expect_tracked(
+        &self,
+        cell: Cell,
+        answer: &Answer,
+        earlier: &[Vec<Tracked>; 2],
+    ) -> Result<(), String> {
         let address = self.backend(cell.place).addresses()[usize::from(cell.is_v6)];
         let backend = SocketAddr::new(address, TARGET);
         let (client, seen) = (answer.local_addr, answer.seen_source);
@@ -145,11 +151,11 @@ impl Shaped {
             reply: (backend, to),
             is_answered: true,
         };
-        expect_entry(self.cluster.node(1), wanted(client, answered))?;
+        expect_entry(self.cluster.node(1), wanted(client, answered), &earlier[0])?;
         match cell.place {
             Place::Local | Place::Host | Place::Hairpin => Ok(()),
             Place::Remote | Place::RemoteHost => {
-                expect_entry(self.cluster.node(2), wanted(seen, seen))
+                expect_entry(self.cluster.node(2), wanted(seen, seen), &earlier[1])
             }
         }
     }
@@ -202,11 +208,14 @@ pub(crate) fn transfer(from: &Pod, protocol: Protocol, to: SocketAddr) -> std::i
     }
 }
 
-fn expect_entry(node: &Node, wanted: Tracked) -> Result<(), String> {
+/// Of what a client's port has led to since `earlier`, there is what is wanted and nothing else. The
+/// client's kernel may have used the same port towards another destination before.
+fn expect_entry(node: &Node, wanted: Tracked, earlier: &[Tracked]) -> Result<(), String> {
     let entries = node.tracked().unwrap();
-    let entries = entries
-        .iter()
-        .filter(|it| it.protocol == wanted.protocol && it.original.0 == wanted.original.0);
+    let is_clients =
+        |it: &&Tracked| it.protocol == wanted.protocol && it.original.0 == wanted.original.0;
+    let is_new = |it: &&Tracked| **it == wanted || !earlier.contains(it);
+    let entries = entries.iter().filter(is_clients).filter(is_new);
     let entries: Vec<&Tracked> = entries.collect();
     match entries[..] {
         [entry] if *entry == wanted => Ok(()),
