@@ -2,14 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::cells::{Cell, PLACES, Place, Source, Way, cells};
-use crate::stage::{FLOWS, START, TARGET, binary};
+use crate::stage::{FLOWS, PATIENCE, START, TARGET, binary};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 use xtask::cluster::{Agent, Cluster, Node, Pod, Protocol, Service, ServicePort, Shape, Tracked};
 use xtask::traffic::{Answer, Server, pattern, tcp_transfer, udp_open};
 
-/// How long a step of a connection may take.
-const PATIENCE: Duration = Duration::from_secs(3);
 const PORT: u16 = 80;
 /// Bytes that go there and come back over each TCP connection; elsewhere named by a variable.
 const TRANSFER: usize = 10 << 20;
