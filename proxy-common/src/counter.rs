@@ -1,4 +1,5 @@
-//! What happens to packets, counted: every packet that a program runs on adds to one counter.
+//! What happens, counted: every packet that a program runs on adds to one counter, and so does every call
+//! of a socket that names a frontend.
 
 /// What became of a packet that was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +56,21 @@ pub enum DropReason {
     NoRoute,
 }
 
+/// What became of a socket's call that named a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum SocketCall {
+    /// It connects to a backend.
+    Connected,
+    /// Its datagram goes to a backend.
+    Sent,
+    /// There is no backend: refused, if the kernel lets us, else left to the devices.
+    Refused,
+    /// Left to the devices: exempt, or no room beside the socket, or its answers could be those of another
+    /// frontend.
+    Left,
+}
+
 /// Index into the per-CPU array `COUNTERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Counter {
@@ -62,6 +78,8 @@ pub enum Counter {
     Passed(Verdict),
     /// Dropped.
     Dropped(DropReason),
+    /// Of a socket.
+    Socket(SocketCall),
 }
 
 impl Verdict {
@@ -130,14 +148,33 @@ impl DropReason {
     }
 }
 
+impl SocketCall {
+    /// All of them, by index.
+    pub const ALL: [Self; 4] = [Self::Connected, Self::Sent, Self::Refused, Self::Left];
+
+    /// The printed name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "socket-connected",
+            Self::Sent => "socket-sent",
+            Self::Refused => "socket-refused",
+            Self::Left => "socket-left",
+        }
+    }
+}
+
 impl Counter {
     /// Length of `COUNTERS`.
-    pub const COUNT: usize = Verdict::ALL.len() + DropReason::ALL.len();
+    pub const COUNT: usize = Self::SOCKETS + SocketCall::ALL.len();
+    const DROPS: usize = Verdict::ALL.len();
+    const SOCKETS: usize = Self::DROPS + DropReason::ALL.len();
 
     /// All of them, by index.
     pub fn all() -> impl Iterator<Item = Self> {
         let passed = Verdict::ALL.into_iter().map(Self::Passed);
-        passed.chain(DropReason::ALL.into_iter().map(Self::Dropped))
+        let dropped = DropReason::ALL.into_iter().map(Self::Dropped);
+        let sockets = SocketCall::ALL.into_iter().map(Self::Socket);
+        passed.chain(dropped).chain(sockets)
     }
 
     /// Index into `COUNTERS`.
@@ -145,7 +182,8 @@ impl Counter {
     pub const fn index(self) -> u32 {
         match self {
             Self::Passed(verdict) => verdict as u32,
-            Self::Dropped(reason) => Verdict::ALL.len() as u32 + reason as u32,
+            Self::Dropped(reason) => Self::DROPS as u32 + reason as u32,
+            Self::Socket(call) => Self::SOCKETS as u32 + call as u32,
         }
     }
 
@@ -154,6 +192,7 @@ impl Counter {
         match self {
             Self::Passed(verdict) => verdict.name(),
             Self::Dropped(reason) => reason.name(),
+            Self::Socket(call) => call.name(),
         }
     }
 }

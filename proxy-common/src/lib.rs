@@ -19,10 +19,11 @@ mod fragment;
 mod pod;
 pub mod probe;
 mod service;
+mod socket;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
-pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6};
-pub use counter::{Counter, DropReason, Verdict};
+pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6, SocketOption, SocketOptions};
+pub use counter::{Counter, DropReason, SocketCall, Verdict};
 pub use device::{Device, Mac};
 pub use expiry::{Request, Unused};
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
@@ -30,6 +31,7 @@ pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{
     Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
 };
+pub use socket::{Connected, ExemptKey, Peer, Peers, SocketAddress};
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

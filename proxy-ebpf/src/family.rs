@@ -8,7 +8,10 @@ use crate::network::{Ipv4Header, Ipv6Header, Network};
 use crate::packet::{Hooked, Packet};
 use crate::parse::{self, Headers, Place};
 use crate::refuse;
-use proxy_common::{AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Tuple, Verdict};
+use crate::snat::scatter;
+use proxy_common::{
+    AddrV4, AddrV6, Address, Device, DropReason, NodeConfig, Port, SocketAddress, Tuple, Verdict,
+};
 
 /// An IP family, named by its address type.
 pub trait Family: Address {
@@ -61,6 +64,12 @@ pub trait Family: Address {
     /// Makes a packet whose transport header ends at `end` an ICMP error about itself.
     fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason>;
 
+    /// With a port, as sockets have it.
+    fn at_port(self, port: Port) -> SocketAddress;
+
+    /// Whether it is one of loopback (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+    fn is_loopback(&self) -> bool;
+
     /// Whether it is an address of one host: neither unspecified nor of a group.
     fn is_one_host(&self) -> bool;
 
@@ -78,12 +87,6 @@ pub trait Family: Address {
 
     /// Whether an address is inside `--cluster-cidr`; everything is where that isn't configured.
     fn in_cluster(self, config: &NodeConfig) -> bool;
-}
-
-/// Knuth's multiplicative hash: the upper bits are the good ones.
-#[inline(always)]
-const fn scatter(word: u32) -> u32 {
-    word.wrapping_mul(2_654_435_761)
 }
 
 impl Family for AddrV4 {
@@ -167,6 +170,16 @@ impl Family for AddrV4 {
     #[inline(always)]
     fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
         refuse::ipv4(packet, end)
+    }
+
+    #[inline(always)]
+    fn at_port(self, port: Port) -> SocketAddress {
+        SocketAddress::v4(self, port)
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        u32::from_be(self.be()) >> 24 == 127
     }
 
     #[inline(always)]
@@ -283,6 +296,16 @@ impl Family for AddrV6 {
     #[inline(always)]
     fn refuse<P: Hooked>(packet: &mut P, end: usize) -> Result<(), DropReason> {
         refuse::ipv6(packet, end)
+    }
+
+    #[inline(always)]
+    fn at_port(self, port: Port) -> SocketAddress {
+        SocketAddress::v6(self, port)
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.be() == [0, 0, 0, 1_u32.to_be()]
     }
 
     #[inline(always)]

@@ -42,11 +42,39 @@ pub enum Way {
     Nowhere,
 }
 
-/// The maps of one IP family, and what both families share.
+/// The service maps of one IP family, and what both families share.
 ///
 /// Look-ups return references into the map: another CPU may change the row meanwhile, so what
 /// matters beyond one comparison is copied first.
-pub trait Kernel<A> {
+pub trait Services<A> {
+    /// The row of `FRONTENDS` for what a client dials.
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
+
+    /// The row of `BACKENDS` under this id.
+    fn backend(&self, id: u32) -> Option<&Backend<A>>;
+
+    /// The word of `SERVICES` under this id, read by one load.
+    fn service(&self, id: u32) -> ServiceWord;
+
+    /// The word of `SLOTS` at this index.
+    fn slot(&self, index: u32) -> Option<u32>;
+
+    /// The row of `CONFIG`.
+    fn config(&self) -> Option<&NodeConfig>;
+
+    /// Thirty-two random bits.
+    fn random(&self) -> u32;
+
+    /// A number in `0..bound`, as good as uniform: by multiplication and shift, which needs no
+    /// division and can't leave the bound.
+    #[inline(always)]
+    fn random_below(&self, bound: u32) -> u32 {
+        ((u64::from(self.random()) * u64::from(bound)) >> 32) as u32
+    }
+}
+
+/// What the programs at devices know besides.
+pub trait Kernel<A>: Services<A> {
     /// The row of a flow table for a packet's tuple.
     fn flow(&self, table: Table, tuple: &Tuple<A>) -> Option<&Flow<A>>;
 
@@ -76,21 +104,6 @@ pub trait Kernel<A> {
 
     /// Removes a row of a flow table, if it is there.
     fn remove_flow(&mut self, table: Table, tuple: &Tuple<A>);
-
-    /// The row of `FRONTENDS` for what a client dials.
-    fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
-
-    /// The row of `BACKENDS` under this id.
-    fn backend(&self, id: u32) -> Option<&Backend<A>>;
-
-    /// The word of `SERVICES` under this id, read by one load.
-    fn service(&self, id: u32) -> ServiceWord;
-
-    /// The word of `SLOTS` at this index.
-    fn slot(&self, index: u32) -> Option<u32>;
-
-    /// The row of `CONFIG`.
-    fn config(&self) -> Option<&NodeConfig>;
 
     /// The ports of a datagram whose first fragment has been seen.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts>;
@@ -130,14 +143,4 @@ pub trait Kernel<A> {
 
     /// Told of every packet that has a tuple and of what became of it, for the debug log.
     fn decided(&self, tuple: &Tuple<A>, fate: Fate);
-
-    /// Thirty-two random bits.
-    fn random(&self) -> u32;
-
-    /// A number in `0..bound`, as good as uniform: by multiplication and shift, which needs no
-    /// division and can't leave the bound.
-    #[inline(always)]
-    fn random_below(&self, bound: u32) -> u32 {
-        ((u64::from(self.random()) * u64::from(bound)) >> 32) as u32
-    }
 }

@@ -38,10 +38,12 @@ pub mod network;
 pub mod open;
 pub mod packet;
 pub mod parse;
+pub mod peers;
 pub mod pipeline;
 pub mod refuse;
 pub mod service;
 pub mod snat;
+pub mod socket;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod unusual;

@@ -1,7 +1,7 @@
 //! Frontend to backend: which one answers, and whether it must be masked.
 
 use crate::family::Family;
-use crate::kernel::{Kernel, Way};
+use crate::kernel::{Kernel, Services, Way};
 use crate::open::Plan;
 use proxy_common::{
     Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
@@ -9,7 +9,7 @@ use proxy_common::{
 
 /// What a packet's destination is, if it is a frontend.
 #[inline(always)]
-pub fn find<A: Family, K: Kernel<A>>(
+pub fn find<A: Family, K: Services<A>>(
     kernel: &K,
     proto: Proto,
     tuple: &Tuple<A>,
@@ -31,7 +31,7 @@ pub fn choose<A: Family, K: Kernel<A>>(
 ) -> Result<(), DropReason> {
     let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
     if !exists(kernel, plan.backend) {
-        pick_twice(kernel, frontend.service, plan)?;
+        draw(kernel, frontend.service, &mut plan.backend)?;
     }
     let backend = known(kernel, plan.backend).ok_or(DropReason::ServiceTorn)?;
     plan.masked = must_mask(config, frontend, plan.to.src, &backend);
@@ -42,40 +42,41 @@ pub fn choose<A: Family, K: Kernel<A>>(
     Ok(())
 }
 
-/// The backend that the flow has, if it still exists: a copy, because the row may change.
+/// The backend that a flow or socket has, if it still exists: a copy, because the row may change.
 #[inline(always)]
-fn known<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
+pub fn known<A: Family, K: Services<A>>(kernel: &K, reference: BackendRef) -> Option<Backend<A>> {
     let backend = kernel.backend(reference.id).copied()?;
     (reference.generation != 0 && backend.generation == reference.generation).then_some(backend)
 }
 
-/// Whether a flow's backend still exists.
+/// Whether the backend of a flow or socket still exists.
 ///
 /// A function of its own to the verifier too: it need not follow what comes next once for each answer.
 #[inline(never)]
-pub fn exists<A: Family, K: Kernel<A>>(kernel: &K, reference: BackendRef) -> bool {
+pub fn exists<A: Family, K: Services<A>>(kernel: &K, reference: BackendRef) -> bool {
     known(kernel, reference).is_some()
 }
 
-/// A service may be replaced between our look at its word and at its region: the new one is complete.
+/// Draws one of a service's backends. The service may be replaced between our look at its word and at its
+/// region: the new one is complete.
 #[inline(always)]
-fn pick_twice<A: Family, K: Kernel<A>>(
+pub fn draw<A: Family, K: Services<A>>(
     kernel: &K,
     service: u32,
-    plan: &mut Plan<A>,
+    drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
-    match pick(kernel, service, plan) {
-        Err(DropReason::ServiceTorn) => pick(kernel, service, plan),
+    match pick(kernel, service, drawn) {
+        Err(DropReason::ServiceTorn) => pick(kernel, service, drawn),
         outcome => outcome,
     }
 }
 
 /// See [`exists`].
 #[inline(never)]
-fn pick<A: Family, K: Kernel<A>>(
+fn pick<A: Family, K: Services<A>>(
     kernel: &K,
     service: u32,
-    plan: &mut Plan<A>,
+    drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
     let torn = DropReason::ServiceTorn;
     let word = kernel.service(service);
@@ -90,7 +91,7 @@ fn pick<A: Family, K: Kernel<A>>(
     let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
     let id = kernel.slot(slot).ok_or(torn)?;
     let generation = kernel.backend(id).ok_or(torn)?.generation;
-    plan.backend = BackendRef { id, generation };
+    *drawn = BackendRef { id, generation };
     if generation == 0 { Err(torn) } else { Ok(()) }
 }
 

@@ -199,3 +199,9 @@ const fn range(config: &NodeConfig) -> (u16, u32) {
     let (min, max) = (config.snat_port_min.number(), config.snat_port_max.number());
     (min, max.saturating_sub(min) as u32 + 1)
 }
+
+/// Knuth's multiplicative hash: the upper bits are the good ones.
+#[inline(always)]
+pub(crate) const fn scatter(word: u32) -> u32 {
+    word.wrapping_mul(2_654_435_761)
+}

@@ -2,8 +2,10 @@
 
 mod preparations;
 mod report;
+mod sockets;
 
 pub use report::{AgentReport, ask, stop};
+pub use sockets::SocketReport;
 
 use crate::config::Run;
 use crate::datapath::attach::Attacher;
@@ -108,19 +110,25 @@ async fn serve(run: &Run) -> Result<()> {
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);
     let ready = (!parts.adopted).then(|| requests_in.clone());
+    let (sockets_in, sockets) = watch::channel(SocketReport::new(run.socket_lb));
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
         devices: device_reports_in,
         preparations: parts.preparations,
         flows: parts.flows.clone(),
+        sockets,
+    };
+    let take_sockets = |attacher: &mut Attacher| {
+        let pins = Pins::new(&run.place.bpffs);
+        sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
     };
     let name = run.node_name()?;
     info!("node {name}: following {}", run.manifests.display());
     tokio::select! {
         _ = parts.sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
         outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
-        outcome = attach(parts.attacher, device_events, device_reports, ready) => outcome,
+        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
@@ -152,6 +160,7 @@ fn settings(run: &Run) -> Result<Settings> {
         node_addresses: run.node_addresses(),
         cluster_cidrs: run.cluster_cidrs()?,
         snat_ports: run.snat_ports()?,
+        sockets: sockets::settings(run),
         first_generation: first_generation(),
     })
 }
@@ -162,10 +171,11 @@ fn first_generation() -> u32 {
     random.max(1)
 }
 
-/// Attaches the programs to devices as they come. New maps are filled first: programs of an earlier
+/// Attaches the programs to cgroups, and to devices as they come. New maps are filled first: programs of an earlier
 /// run must not be replaced by ones that know no services yet.
 async fn attach(
     mut attacher: Attacher,
+    take_sockets: impl FnOnce(&mut Attacher),
     mut events: mpsc::Receiver<DeviceEvent>,
     mut reports: mpsc::Receiver<report::DeviceRequest>,
     ready: Option<mpsc::Sender<ReportRequest>>,
@@ -173,6 +183,7 @@ async fn attach(
     if let Some(sync) = ready {
         synced(&sync).await?;
     }
+    take_sockets(&mut attacher);
     loop {
         tokio::select! {
             event = events.recv() => match event {

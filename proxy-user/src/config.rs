@@ -9,6 +9,7 @@ use crate::datapath::attach::Method;
 use crate::datapath::features::Features;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -48,10 +49,19 @@ pub struct Run {
     /// are masked on their way to another node.
     #[arg(long, value_name = "CIDR,..", value_delimiter = ',')]
     pub cluster_cidr: Vec<Cidr>,
-    /// Mount of cgroup v2 whose processes are this node's clients. Nothing is attached there yet:
-    /// see "Processes of the node" in docs/datapath.md.
+    /// Whose sockets get a backend when they connect or send: then packets need no translation.
+    #[arg(long, value_enum, value_name = "WHOSE", default_value = "full")]
+    pub socket_lb: SocketLb,
+    /// The cgroup (v2) whose processes are this node's clients; found by itself if not given.
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+    /// NodePorts answer on 127.0.0.1 and ::1 too, for processes in the node's network namespace. It takes
+    /// --socket-lb.
+    #[arg(long)]
+    pub localhost_nodeports: bool,
+    /// Refuse bind(2) to a NodePort in the node's network namespace. It takes --socket-lb.
+    #[arg(long)]
+    pub bind_protection: bool,
     /// How programs are attached to devices.
     #[arg(long, value_enum, default_value = "auto")]
     pub attach: Attach,
@@ -79,6 +89,18 @@ pub struct Run {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub place: Place,
+}
+
+/// Values of `--socket-lb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketLb {
+    /// Those of all processes, in pods and outside.
+    Full,
+    /// Those in the node's own network namespace.
+    HostOnly,
+    /// Nobody's: packets are translated at devices.
+    Off,
 }
 
 /// Values of `--attach`.

@@ -14,7 +14,9 @@ use crate::cluster::{Cidr, Cluster, Dirty, ServiceName, Skipped, Why};
 use crate::datapath::{Datapath, Error};
 use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::source::Event;
-use crate::tables::{Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, encode};
+use crate::tables::{
+    Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode,
+};
 use proxy_common::NodeConfig;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<Cidr>,
     /// Source ports for masked flows.
     pub snat_ports: RangeInclusive<u16>,
+    /// What the programs at cgroups must know.
+    pub sockets: Sockets,
     /// Where generations start: a random number, except in tests.
     pub first_generation: u32,
 }

@@ -4,7 +4,6 @@ use crate::bpf::route;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -20,21 +19,23 @@ const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const EEXIST: i32 = -17;
 
 #[btf_map]
-static CONFIG: Array<NodeConfig, 1> = Array::new();
+pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
 #[btf_map]
-static FRONTENDS_V4: HashMap<FrontendKey<AddrV4>, Frontend, 262144, ON_DEMAND> = HashMap::new();
+pub(crate) static FRONTENDS_V4: HashMap<FrontendKey<AddrV4>, Frontend, 262144, ON_DEMAND> =
+    HashMap::new();
 #[btf_map]
-static FRONTENDS_V6: HashMap<FrontendKey<AddrV6>, Frontend, 262144, ON_DEMAND> = HashMap::new();
+pub(crate) static FRONTENDS_V6: HashMap<FrontendKey<AddrV6>, Frontend, 262144, ON_DEMAND> =
+    HashMap::new();
 #[btf_map]
 static SERVICES: Array<u64, 262144> = Array::new();
 #[btf_map]
-static SLOTS: Array<u32, 2097152> = Array::new();
+pub(crate) static SLOTS: Array<u32, 2097152> = Array::new();
 #[btf_map]
-static BACKENDS_V4: Array<Backend<AddrV4>, 262144> = Array::new();
+pub(crate) static BACKENDS_V4: Array<Backend<AddrV4>, 262144> = Array::new();
 #[btf_map]
-static BACKENDS_V6: Array<Backend<AddrV6>, 262144> = Array::new();
+pub(crate) static BACKENDS_V6: Array<Backend<AddrV6>, 262144> = Array::new();
 #[btf_map]
 static FLOWS_V4: HashMap<Tuple<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
 #[btf_map]
@@ -90,8 +91,53 @@ impl Maps {
     }
 }
 
+/// The service maps of a family, as the library sees them from a kind of hook.
+macro_rules! services_of_family {
+    ($hook:ty, $addr:ty, $frontends:ident, $backends:ident) => {
+        impl proxy_ebpf::kernel::Services<$addr> for $hook {
+            #[inline(always)]
+            fn frontend(
+                &self,
+                key: &proxy_common::FrontendKey<$addr>,
+            ) -> Option<&proxy_common::Frontend> {
+                // SAFETY: as for flows.
+                unsafe { $crate::bpf::maps::$frontends.get(key) }
+            }
+
+            #[inline(always)]
+            fn backend(&self, id: u32) -> Option<&proxy_common::Backend<$addr>> {
+                $crate::bpf::maps::$backends.get(id)
+            }
+
+            #[inline(always)]
+            fn service(&self, id: u32) -> proxy_common::ServiceWord {
+                $crate::bpf::maps::service_word(id)
+            }
+
+            #[inline(always)]
+            fn slot(&self, index: u32) -> Option<u32> {
+                $crate::bpf::maps::SLOTS.get(index).copied()
+            }
+
+            #[inline(always)]
+            fn config(&self) -> Option<&proxy_common::NodeConfig> {
+                $crate::bpf::maps::CONFIG.get(0)
+            }
+
+            #[inline(always)]
+            fn random(&self) -> u32 {
+                // SAFETY: the helper has no arguments and no conditions.
+                unsafe { aya_ebpf::helpers::generated::bpf_get_prandom_u32() }
+            }
+        }
+    };
+}
+
+services_of_family!(Maps, AddrV4, FRONTENDS_V4, BACKENDS_V4);
+services_of_family!(Maps, AddrV6, FRONTENDS_V6, BACKENDS_V6);
+
 macro_rules! kernel_of_family {
-    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $frontends:ident, $backends:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
+    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
         /// A function of its own to the verifier too: its stack is not needed otherwise.
         #[inline(never)]
         fn $log(maps: &Maps, tuple: &Tuple<$addr>, counter: u32) {
@@ -184,32 +230,6 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
-            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
-                // SAFETY: as for flows.
-                unsafe { $frontends.get(key) }
-            }
-
-            #[inline(always)]
-            fn backend(&self, id: u32) -> Option<&Backend<$addr>> {
-                $backends.get(id)
-            }
-
-            #[inline(always)]
-            fn service(&self, id: u32) -> ServiceWord {
-                service_word(id)
-            }
-
-            #[inline(always)]
-            fn slot(&self, index: u32) -> Option<u32> {
-                SLOTS.get(index).copied()
-            }
-
-            #[inline(always)]
-            fn config(&self) -> Option<&NodeConfig> {
-                CONFIG.get(0)
-            }
-
-            #[inline(always)]
             fn fragment(&self, key: &FragmentKey<$addr>) -> Option<FragmentPorts> {
                 // SAFETY: as for flows.
                 unsafe { $fragments.get(key) }.copied()
@@ -283,12 +303,6 @@ macro_rules! kernel_of_family {
                     $log(self, tuple, Counter::from(fate).index());
                 }
             }
-
-            #[inline(always)]
-            fn random(&self) -> u32 {
-                // SAFETY: the helper has no arguments and no conditions.
-                unsafe { bpf_get_prandom_u32() }
-            }
         }
     };
 }
@@ -298,8 +312,6 @@ kernel_of_family!(
     Ipv4Addr,
     FLOWS_V4,
     HALF_OPEN_V4,
-    FRONTENDS_V4,
-    BACKENDS_V4,
     FRAGMENTS_V4,
     REFUSALS_V4,
     PLAN_V4,
@@ -310,8 +322,6 @@ kernel_of_family!(
     Ipv6Addr,
     FLOWS_V6,
     HALF_OPEN_V6,
-    FRONTENDS_V6,
-    BACKENDS_V6,
     FRAGMENTS_V6,
     REFUSALS_V6,
     PLAN_V6,
@@ -319,7 +329,7 @@ kernel_of_family!(
 );
 
 #[inline(always)]
-fn service_word(id: u32) -> ServiceWord {
+pub(crate) fn service_word(id: u32) -> ServiceWord {
     let Some(word) = SERVICES.get_ptr(id) else {
         return ServiceWord::NONE;
     };

@@ -1,5 +1,6 @@
 //! All that touches the kernel directly; every `unsafe` of this crate is here.
 
+#[macro_use]
 pub(crate) mod maps;
 mod object;
 mod redirect;

@@ -1,7 +1,7 @@
 //! The library's two traits in memory, and the fixture runner of the host.
 
 use crate::checksum;
-use crate::kernel::{Kernel, NotInserted, Route, Way};
+use crate::kernel::{Kernel, NotInserted, Route, Services, Way};
 use crate::open::Plan;
 use crate::packet::{Hooked, Packet, Part, Redirect, Zero};
 use crate::testing::{Fixture, Step, World};
@@ -128,6 +128,32 @@ impl Hooked for MemoryPacket {
 
 macro_rules! kernel_in_memory {
     ($addr:ty, $tables:ident) => {
+        impl Services<$addr> for World {
+            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+                self.$tables.frontends.get(key)
+            }
+
+            fn backend(&self, id: u32) -> Option<&Backend<$addr>> {
+                self.$tables.backends.get(&id)
+            }
+
+            fn service(&self, id: u32) -> ServiceWord {
+                self.services.get(&id).copied().unwrap_or(ServiceWord::NONE)
+            }
+
+            fn slot(&self, index: u32) -> Option<u32> {
+                self.slots.get(&index).copied()
+            }
+
+            fn config(&self) -> Option<&NodeConfig> {
+                Some(&self.config)
+            }
+
+            fn random(&self) -> u32 {
+                xorshift(&self.entropy)
+            }
+        }
+
         impl Kernel<$addr> for World {
             fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
                 self.$tables.rows(table).get(tuple)
@@ -174,26 +200,6 @@ macro_rules! kernel_in_memory {
 
             fn remove_flow(&mut self, table: Table, tuple: &Tuple<$addr>) {
                 self.$tables.rows_mut(table).remove(tuple);
-            }
-
-            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
-                self.$tables.frontends.get(key)
-            }
-
-            fn backend(&self, id: u32) -> Option<&Backend<$addr>> {
-                self.$tables.backends.get(&id)
-            }
-
-            fn service(&self, id: u32) -> ServiceWord {
-                self.services.get(&id).copied().unwrap_or(ServiceWord::NONE)
-            }
-
-            fn slot(&self, index: u32) -> Option<u32> {
-                self.slots.get(&index).copied()
-            }
-
-            fn config(&self) -> Option<&NodeConfig> {
-                Some(&self.config)
             }
 
             fn fragment(&self, key: &FragmentKey<$addr>) -> Option<FragmentPorts> {
@@ -264,10 +270,6 @@ macro_rules! kernel_in_memory {
             }
 
             fn decided(&self, _tuple: &Tuple<$addr>, _fate: Fate) {}
-
-            fn random(&self) -> u32 {
-                xorshift(&self.entropy)
-            }
         }
     };
 }

@@ -5,11 +5,14 @@ use crate::{DropReason, Fate, Verdict};
 use proxy_common::{
     ABI_VERSION, AddrV4, AddrV6, Address, Backend, Device, Flow, FragmentKey, FragmentPorts,
     Frontend, FrontendKey, FrontendKind, Hook, Locality, NodeConfig, NodeFamilyV4, NodeFamilyV6,
-    Port, Proto, Refusals, RegionHeader, ServiceWord, Table, Ticks, Tuple,
+    Port, Proto, Refusals, RegionHeader, ServiceWord, SocketOptions, Table, Ticks, Tuple,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// The cookie of the node's own network namespace.
+pub(super) const HOST_NETNS: u64 = 1;
 
 /// The maps of one family.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +99,9 @@ impl Default for World {
                 abi_version: ABI_VERSION,
                 snat_port_min: Port::new(1024),
                 snat_port_max: Port::new(29999),
+                host_netns: HOST_NETNS,
+                socket_options: SocketOptions::default(),
+                exempt_levels: 0,
                 v4: NodeFamilyV4 {
                     masquerade: v4("172.31.1.2"),
                     cluster_cidr: v4("10.244.0.0"),

@@ -2,7 +2,7 @@
 
 use proxy_common::{
     ABI_VERSION, AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality,
-    NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, ServiceWord,
+    NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, ServiceWord, SocketOptions,
 };
 use proxy_user::datapath::{FamilyOp, Op};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,6 +32,9 @@ pub(crate) fn config() -> NodeConfig {
         abi_version: ABI_VERSION,
         snat_port_min: Port::new(1024),
         snat_port_max: Port::new(29999),
+        host_netns: 0,
+        socket_options: SocketOptions::default(),
+        exempt_levels: 0,
         v4: NodeFamilyV4 {
             masquerade: v4(Ipv4Addr::new(172, 31, 1, 2), 0),
             cluster_cidr: v4(PODS_V4, 0),

@@ -3,6 +3,7 @@
 //! `report` is answered by a JSON document, `stop` by the end of the agent.
 
 use super::preparations::Preparations;
+use super::sockets::SocketReport;
 use crate::datapath::attach::DeviceReport;
 use crate::flows::FlowReport;
 use crate::sync::{Report, ReportRequest};
@@ -44,6 +45,8 @@ pub struct AgentReport {
     pub sync: Report,
     /// The devices of the node and what is attached to them.
     pub devices: Vec<DeviceReport>,
+    /// The programs at cgroups.
+    pub sockets: SocketReport,
     /// The flow tables, as the last pass over them has found them.
     pub flows: FlowReport,
 }
@@ -54,7 +57,10 @@ impl AgentReport {
         // Loopback at least is always there, once the devices have been listed.
         let attached = |device: &DeviceReport| device.attached.is_some() || !device.is_suitable;
         let written = self.sync.synced && self.sync.pending == 0 && self.sync.last_error.is_none();
-        written && !self.devices.is_empty() && self.devices.iter().all(attached)
+        written
+            && self.sockets.is_settled()
+            && !self.devices.is_empty()
+            && self.devices.iter().all(attached)
     }
 }
 
@@ -70,6 +76,7 @@ pub(super) struct Server {
     pub(super) devices: mpsc::Sender<DeviceRequest>,
     pub(super) preparations: Preparations,
     pub(super) flows: watch::Receiver<FlowReport>,
+    pub(super) sockets: watch::Receiver<SocketReport>,
 }
 
 impl Server {
@@ -129,6 +136,7 @@ impl Server {
             warnings: self.preparations.warnings.clone(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
+            sockets: self.sockets.borrow().clone(),
             flows: self.flows.borrow().clone(),
         })
     }
@@ -249,6 +257,7 @@ mod tests {
                 warnings: Vec::new(),
             },
             flows: watch::channel(FlowReport::default()).1,
+            sockets: watch::channel(SocketReport::new(crate::config::SocketLb::Off)).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -2,8 +2,8 @@
 
 use super::say;
 use super::table::table;
-use crate::agent::{AgentReport, ask};
-use crate::config::Place;
+use crate::agent::{AgentReport, SocketReport, ask};
+use crate::config::{Place, SocketLb};
 use crate::datapath::attach::DeviceReport;
 use crate::datapath::pins::Pins;
 use crate::datapath::readings::{Readings, read};
@@ -101,6 +101,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         warnings,
         sync,
         devices,
+        sockets,
         flows,
     } = agent;
     let state = if agent.is_synced() {
@@ -141,6 +142,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
             sync.pending
         )?;
     }
+    render_sockets(text, sockets)?;
     render_devices(text, devices)?;
     render_objects(text, sync)?;
     render_flows(text, flows)
@@ -156,6 +158,20 @@ fn render_counts(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Res
         row("backends", sync.backends),
     ];
     write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))
+}
+
+fn render_sockets(text: &mut String, sockets: &SocketReport) -> std::fmt::Result {
+    let whose = match sockets.mode {
+        SocketLb::Full => "of all processes",
+        SocketLb::HostOnly => "in the node's own network namespace",
+        SocketLb::Off => "none (--socket-lb off)",
+    };
+    write!(text, "\nSockets that get a backend: {whose}")?;
+    match (&sockets.cgroup, &sockets.problem) {
+        (Some(cgroup), _) => writeln!(text, ", below {}", cgroup.display()),
+        (None, Some(problem)) => writeln!(text, "; devices do it instead: {problem}"),
+        (None, None) => writeln!(text),
+    }
 }
 
 fn render_devices(text: &mut String, devices: &[DeviceReport]) -> std::fmt::Result {

@@ -95,6 +95,11 @@ impl Attacher {
         })
     }
 
+    /// The programs, also those of other hooks.
+    pub const fn programs(&mut self) -> &mut Ebpf {
+        &mut self.programs
+    }
+
     /// Follows what happens to the devices.
     pub async fn apply(&mut self, event: DeviceEvent) {
         match event {

@@ -1,6 +1,8 @@
 //! The few things for which aya has no call: all `unsafe` of the agent.
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_prog_type,
+};
 use bytemuck::Pod;
 use std::ffi::CStr;
 use std::io;
@@ -129,18 +131,100 @@ pub fn tcx_programs(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>>
 /// A hook has room for so many (BPF_MPROG_MAX).
 const MOST_PROGRAMS: usize = 64;
 
-/// Loads a program of a hook of tc and unloads it again (BPF_PROG_LOAD); returns what the verifier
-/// says of its work.
+/// Opens what is pinned (BPF_OBJ_GET).
 ///
 /// # Errors
 /// What the kernel said.
-pub fn verify(instructions: &[bpf_insn], license: &CStr) -> io::Result<String> {
+pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    // SAFETY: the pointer is to a live string that ends with zero.
+    let file = unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// Puts another program in the place of a link's (BPF_LINK_UPDATE), without a gap.
+///
+/// # Errors
+/// What the kernel said: ENOLINK if what it was attached to is gone.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
+    // SAFETY: there are no pointers.
+    unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }?;
+    Ok(())
+}
+
+/// The id of the cgroup that a link is attached to (BPF_OBJ_GET_INFO_BY_FD); 0 if that is gone.
+///
+/// # Errors
+/// What the kernel said.
+pub fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: plain integers, for which all zero is valid.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.info.bpf_fd = link.as_raw_fd().cast_unsigned();
+    attr.info.info_len = size_of::<bpf_link_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    // SAFETY: the pointer is to a live buffer of this length.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    // SAFETY: the kernel has written the part of this kind of link, or left zeros.
+    Ok(unsafe { info.__bindgen_anon_1.cgroup }.cgroup_id)
+}
+
+/// The cookie of the network namespace that a socket is in (SO_NETNS_COOKIE, Linux 5.14).
+///
+/// # Errors
+/// What the kernel said: ENOPROTOOPT from an older one.
+pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to live values, and `length` is the size of the first.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
+}
+
+/// As in the kernel's asm-generic/socket.h.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Kind of a program, and the hook that it is for where the kind has several.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// BPF_PROG_TYPE_*.
+    pub program: bpf_prog_type,
+    /// The kernel's expected_attach_type.
+    pub hook: Option<bpf_attach_type>,
+}
+
+/// Loads a program and unloads it again (BPF_PROG_LOAD); returns what the verifier says of its work.
+///
+/// # Errors
+/// What the kernel said.
+pub fn verify(instructions: &[bpf_insn], license: &CStr, kind: Kind) -> io::Result<String> {
     let mut log = vec![0u8; VERIFIER_LOG];
     // SAFETY: a union of plain integers, for which all zero is valid.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: this is the part of the union that the command uses.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    load.prog_type = kind.program as u32;
+    load.expected_attach_type = kind.hook.map_or(0, |hook| hook as u32);
     load.insns = instructions.as_ptr() as u64;
     load.insn_cnt = u32::try_from(instructions.len()).unwrap_or(u32::MAX);
     load.license = license.as_ptr() as u64;

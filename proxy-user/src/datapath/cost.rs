@@ -1,13 +1,18 @@
 //! What the verifier of this kernel makes of the programs.
 
-use crate::datapath::bpf::verify;
+use crate::datapath::bpf::{Kind, verify};
+use crate::datapath::cgroup::{self, HOOKS};
 use crate::datapath::features::Features;
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::object::{self, EXPIRE, named};
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
+use aya::programs::ProgramInfo;
+use aya_obj::ProgramSection;
+use aya_obj::generated::{bpf_insn, bpf_prog_type};
 use serde::Serialize;
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 /// The price of a program.
@@ -39,11 +44,11 @@ pub fn costs(features: &Features) -> Result<Vec<Cost>> {
         // The same program as elsewhere.
         .filter(|place| *place != (Hook::Egress, Framing::Port))
         .map(|(hook, framing)| hook.program(framing));
-    let costs = all.chain([EXPIRE]).map(|name| {
-        let program = named(&mut programs, name)?;
-        let info = program.info()?;
-        let (instructions, license) = linked.program(name)?;
-        let log = verify(instructions, license).with_context(|| format!("verifying {name}"))?;
+    let costs = all.chain([EXPIRE]).chain(HOOKS).map(|name| {
+        let info = info(&mut programs, name)?;
+        let (instructions, license, kind) = linked.program(name)?;
+        let log = verify(instructions, license, kind);
+        let log = log.with_context(|| format!("verifying {name}"))?;
         Ok(Cost {
             program: name.to_owned(),
             verified: number_after(&log, "processed").context("the verifier gives no number")?,
@@ -59,13 +64,39 @@ pub fn costs(features: &Features) -> Result<Vec<Cost>> {
 struct Linked(aya_obj::Object);
 
 impl Linked {
-    fn program(&self, name: &str) -> Result<(&[aya_obj::generated::bpf_insn], &std::ffi::CStr)> {
+    fn program(&self, name: &str) -> Result<(&[bpf_insn], &CStr, Kind)> {
         let program = self.0.programs.get(name);
         let program = program.with_context(|| format!("the object has no program {name}"))?;
         let function = self.0.functions.get(&program.function_key());
         let function = function.with_context(|| format!("program {name} has no code"))?;
-        Ok((&function.instructions, &program.license))
+        let kind = kind(&program.section);
+        let kind = kind.with_context(|| format!("{name} is of no kind of ours"))?;
+        Ok((&function.instructions, &program.license, kind))
     }
+}
+
+fn info(programs: &mut Ebpf, name: &str) -> Result<ProgramInfo> {
+    if HOOKS.contains(&name) {
+        return Ok(cgroup::load(programs, name)?.info()?);
+    }
+    Ok(named(programs, name)?.info()?)
+}
+
+/// What the kernel must know of a program besides its code.
+fn kind(section: &ProgramSection) -> Option<Kind> {
+    let (program, hook) = match section {
+        ProgramSection::SchedClassifier => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, None),
+        ProgramSection::CgroupSockAddr { attach_type } => (
+            bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            Some((*attach_type).into()),
+        ),
+        ProgramSection::CgroupSock { attach_type } => (
+            bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK,
+            Some((*attach_type).into()),
+        ),
+        _ => return None,
+    };
+    Some(Kind { program, hook })
 }
 
 /// aya keeps the verifier's words to itself when a program loads, and its own copy of the
@@ -90,6 +121,7 @@ fn file_of(map: &Map) -> Option<RawFd> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
+        | Map::SkStorage(data)
         | Map::RingBuf(data) => data,
         _ => return None,
     };

@@ -120,9 +120,9 @@ impl Feature {
             Self::Tcx => Without::Instead("filters of a clsact qdisc"),
             Self::SourceLookup => Without::Instead("the address of the device"),
             Self::CoarseClock => Without::Instead("bpf_ktime_get_ns"),
+            Self::ReturnValue => Without::Instead("an ICMP error at the device"),
             Self::ChecksumIpv6
             | Self::MapIteration
-            | Self::ReturnValue
             | Self::SocketIterators
             | Self::SocketDestroy => Without::Unused,
         }

@@ -1,6 +1,7 @@
 //! Everything that Ferrule has set up on a node, found without knowing who set it up and when.
 
 use crate::datapath::attach::{Filters, detach_filter, has_qdisc, remove_qdisc};
+use crate::datapath::cgroup::HOOKS;
 use crate::datapath::devices;
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::{PINNED_MAPS, Pins};
@@ -87,7 +88,9 @@ fn is_ours_alone(run_dir: &Path) -> bool {
 
 fn links(pins: &Pins) -> Vec<Leftover> {
     let devices = pins.linked_devices().into_iter();
-    files(devices.flat_map(|index| Hook::ALL.map(|hook| pins.link(index, hook))))
+    let cgroup = HOOKS.map(|hook| pins.cgroup_link(hook));
+    let devices = devices.flat_map(|index| Hook::ALL.map(|hook| pins.link(index, hook)));
+    files(cgroup.into_iter().chain(devices))
 }
 
 async fn filters(pins: &Pins, device: &Device) -> Result<Vec<Leftover>> {

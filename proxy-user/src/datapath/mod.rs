@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bpf;
+pub mod cgroup;
 pub mod cost;
 pub mod devices;
 pub mod fake;

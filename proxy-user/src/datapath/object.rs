@@ -149,14 +149,19 @@ fn load_with(
     max_flows: u32,
     features: &Features,
 ) -> Result<Ebpf> {
-    let [tells_source, has_coarse_clock] =
-        [Feature::SourceLookup, Feature::CoarseClock].map(|it| u8::from(features.has(it)));
+    let [tells_source, has_coarse_clock, sets_return_value] = [
+        Feature::SourceLookup,
+        Feature::CoarseClock,
+        Feature::ReturnValue,
+    ]
+    .map(|it| u8::from(features.has(it)));
     let logs = u8::from(log_level != LOG_OFF);
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &log_level, true);
     loader.override_global("LOG_DECISIONS", &logs, true);
     loader.override_global("SOURCE_LOOKUP", &tells_source, true);
     loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
+    loader.override_global("RETURN_VALUE", &sets_return_value, true);
     for name in PINNED_MAPS {
         if let Some(rows) = flow_rows(name, max_flows) {
             loader.map_max_entries(name, rows);

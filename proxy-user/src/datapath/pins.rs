@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/ferrule/FRONTENDS_V4 ...          maps, by name
 //! <bpffs>/ferrule/links/<ifindex>-ingress   tcx links, one for each device and hook
+//! <bpffs>/ferrule/links/cgroup-<program>    links to the root of cgroup v2
 //! <bpffs>/ferrule/qdiscs/<ifindex>          folder: the clsact qdisc of this device is ours
 //! ```
 
@@ -11,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The maps that outlive the agent.
-pub const PINNED_MAPS: [&str; 18] = [
+pub const PINNED_MAPS: [&str; 21] = [
     "CONFIG",
     "COUNTERS",
     "FRONTENDS_V4",
@@ -30,6 +31,9 @@ pub const PINNED_MAPS: [&str; 18] = [
     "REFUSALS_V6",
     "SNAT_CURSORS",
     "DEVICES",
+    "CONNECTED_SOCKETS",
+    "UNCONNECTED_SOCKETS",
+    "EXEMPT",
 ];
 
 /// Paths below one mount of bpffs.
@@ -61,6 +65,11 @@ impl Pins {
         self.root
             .join("links")
             .join(format!("{ifindex}-{}", hook.name()))
+    }
+
+    /// Where the link of a program at a cgroup is pinned.
+    pub fn cgroup_link(&self, program: &str) -> PathBuf {
+        self.root.join("links").join(format!("cgroup-{program}"))
     }
 
     /// Remembers that a device's clsact qdisc is ours.

@@ -16,6 +16,8 @@ pub struct Readings {
     pub passed: BTreeMap<String, u64>,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Calls of sockets that named a frontend, by what became of them.
+    pub sockets: BTreeMap<String, u64>,
     /// The flow tables.
     pub flows: Vec<FlowFill>,
 }
@@ -48,6 +50,7 @@ pub fn read(pins: &Pins) -> Result<Option<Readings>> {
     };
     Ok(Some(Readings {
         passed: named(|counter| matches!(counter, Counter::Passed(_))),
+        sockets: named(|counter| matches!(counter, Counter::Socket(_))),
         drops: named(|counter| matches!(counter, Counter::Dropped(_))),
         flows: vec![
             fill::<AddrV4>(pins, "FLOWS_V4")?,

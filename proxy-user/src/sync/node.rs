@@ -51,6 +51,11 @@ impl<D: Datapath> Sync<D> {
     /// The node's row as it should be.
     pub(super) fn wanted_config(&self) -> NodeConfig {
         let settings = &self.settings;
-        node_config(&self.node, &settings.cluster_cidrs, &settings.snat_ports)
+        node_config(
+            &self.node,
+            &settings.cluster_cidrs,
+            &settings.snat_ports,
+            settings.sockets,
+        )
     }
 }

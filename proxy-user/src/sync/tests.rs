@@ -19,6 +19,7 @@ fn settings() -> Settings {
         node_addresses: vec!["192.168.0.9".parse().unwrap()],
         cluster_cidrs: Vec::new(),
         snat_ports: 40000..=49999,
+        sockets: Sockets::default(),
         first_generation: 1,
     }
 }

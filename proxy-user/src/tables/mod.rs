@@ -17,7 +17,7 @@ pub use diff::{diff, sort};
 pub use encode::{Conflict, Encoded, encode};
 pub use ids::{Batch, Ids, TableFull};
 pub use map::{Capacity, Family, Map};
-pub use node::node_config;
+pub use node::{Sockets, node_config};
 pub use op::{FamilyOp, Op};
 pub use restore::{Dump, Orphans};
 

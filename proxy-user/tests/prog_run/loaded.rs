@@ -315,6 +315,7 @@ fn fate(counter: Counter, action: u32) -> Fate {
             assert_eq!(action, TC_ACT_SHOT, "{reason:?}");
             Err::<_, DropReason>(reason)
         }
+        Counter::Socket(call) => panic!("a packet was counted as {call:?}"),
     }
 }
 

@@ -4,6 +4,7 @@
 use proxy_user::datapath::{Capacity, Datapath};
 use proxy_user::source::{Event, Kind, Object, ObjectKey, manifests};
 use proxy_user::sync::{Settings, Sync};
+use proxy_user::tables::Sockets;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -208,6 +209,7 @@ impl<'a, D: Datapath> Run<'a, D> {
             node_addresses: Vec::new(),
             cluster_cidrs: Vec::new(),
             snat_ports: 40000..=49999,
+            sockets: Sockets::default(),
             first_generation: 1000,
         };
         let mut sync = Sync::new(settings, datapath).unwrap();

@@ -4,8 +4,9 @@
 //! cgroups). The folder comes first and goes last, so whatever exists can be found from it, also
 //! after its owner was killed.
 
+use super::cgroup;
 use super::namespace::NAMES;
-use crate::process::{Identity, wait_for};
+use crate::process::Identity;
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
 use std::fs::{self, File};
@@ -13,7 +14,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
-use std::time::Duration;
 
 /// The folder of all clusters of this machine.
 pub(crate) const ROOT: &str = "/run/ferrule-xtask";
@@ -155,7 +155,7 @@ fn remove_locked(id: &str) -> Result<()> {
         }
     }
     unmount_below(&folder(id))?;
-    remove_cgroups(&prefix)?;
+    cgroup::remove_all(&prefix)?;
     match fs::remove_dir_all(folder(id)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("can't remove {}", folder(id).display()))
@@ -212,30 +212,8 @@ fn unmount_below(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove_cgroups(prefix: &str) -> Result<()> {
-    let Some(root) = cgroup_root()? else {
-        return Ok(());
-    };
-    for name in names_in(&root)? {
-        let path = root.join(&name);
-        // A process that just ended may still be counted for a moment.
-        if name.starts_with(prefix) {
-            let gone = wait_for(Duration::from_secs(2), || fs::remove_dir(&path).is_ok());
-            anyhow::ensure!(gone, "can't remove cgroup {}", path.display());
-        }
-    }
-    Ok(())
-}
-
-/// Where the machine has cgroup v2 mounted, if at all.
-pub(crate) fn cgroup_root() -> Result<Option<PathBuf>> {
-    let mounts = mounts()?;
-    let mut cgroups = mounts.into_iter().filter(|(_, kind)| kind == "cgroup2");
-    Ok(cgroups.next().map(|(point, _)| point))
-}
-
 /// Mount point and file system type of all mounts, oldest first.
-fn mounts() -> Result<Vec<(PathBuf, String)>> {
+pub(super) fn mounts() -> Result<Vec<(PathBuf, String)>> {
     let text = fs::read_to_string("/proc/self/mounts")?;
     let fields = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     Ok(fields
@@ -245,7 +223,7 @@ fn mounts() -> Result<Vec<(PathBuf, String)>> {
 }
 
 /// File names in a folder; none if there is no such folder.
-fn names_in(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("can't read {}", folder.display()))?,

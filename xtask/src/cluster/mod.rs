@@ -14,6 +14,7 @@
 //! it is dropped, when the process is interrupted, and by the next one if its owner was killed.
 
 mod agent;
+mod cgroup;
 mod leftovers;
 mod manifests;
 mod namespace;

@@ -3,6 +3,7 @@
 //! A thread enters with setns. `ip netns exec` is of no use here: it also remounts /sys, which
 //! hides the bpffs and cgroup mounts of the machine.
 
+use super::cgroup;
 use super::shape::Families;
 use crate::command;
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 
@@ -21,6 +22,7 @@ pub(crate) const NAMES: &str = "/run/netns";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     name: String,
+    cgroup: Option<PathBuf>,
 }
 
 impl Namespace {
@@ -28,7 +30,7 @@ impl Namespace {
     /// addresses can be used at once.
     pub(crate) fn create(name: String) -> Result<Self> {
         command::run("ip", &["netns", "add", &name])?;
-        let namespace = Self { name };
+        let namespace = Self { name, cgroup: None };
         if Families::of_kernel() == Families::Both {
             namespace.sysctls(&[
                 ("ipv6/conf/all/accept_dad", "0"),
@@ -44,7 +46,16 @@ impl Namespace {
     #[must_use]
     pub fn named(name: &str) -> Self {
         let name = name.to_owned();
-        Self { name }
+        Self { name, cgroup: None }
+    }
+
+    /// The same namespace; what is done in it belongs to this cgroup, which has to be threaded.
+    #[must_use]
+    pub fn within(&self, cgroup: &Path) -> Self {
+        Self {
+            name: self.name.clone(),
+            cgroup: Some(cgroup.to_owned()),
+        }
     }
 
     /// The name, as `ip netns` lists it.
@@ -72,6 +83,7 @@ impl Namespace {
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
                 setns(file, CloneFlags::CLONE_NEWNET)?;
+                self.cgroup.as_deref().map_or(Ok(()), cgroup::join)?;
                 Ok(work())
             });
             inside.join().unwrap_or_else(|panic| resume_unwind(panic))

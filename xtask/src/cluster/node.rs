@@ -4,7 +4,7 @@ use super::agent::{Agent, AgentPaths};
 use super::plan::NodePlan;
 use super::shape::{Families, PodLink, Shape};
 use super::tracked::{self, Tracked};
-use super::{Namespace, leftovers, namespace, rules, set_offloads, uplink};
+use super::{Namespace, cgroup, leftovers, namespace, rules, set_offloads, uplink};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::ffi::OsStr;
@@ -45,6 +45,15 @@ impl Pod {
             v4,
             v6,
             families: Families::Both,
+        }
+    }
+
+    /// The same pod; what is done in it belongs to this cgroup, which has to be threaded.
+    #[must_use]
+    pub fn within(&self, cgroup: &Path) -> Self {
+        Self {
+            namespace: self.namespace.within(cgroup),
+            ..self.clone()
         }
     }
 
@@ -323,10 +332,9 @@ fn folders(id: &str, node: &str) -> Result<AgentPaths> {
     let kind = Some(OsStr::new("bpf"));
     mount(kind, &bpffs, kind, MsFlags::empty(), None::<&OsStr>)
         .with_context(|| format!("can't mount bpffs on {}", bpffs.display()))?;
-    let cgroup = leftovers::cgroup_root()?.map(|root| root.join(format!("{id}-{node}")));
+    let cgroup = cgroup::root()?.map(|root| root.join(format!("{id}-{node}")));
     if let Some(cgroup) = &cgroup {
-        fs::create_dir_all(cgroup)
-            .with_context(|| format!("can't create cgroup {}", cgroup.display()))?;
+        cgroup::make(cgroup)?;
     }
     Ok(AgentPaths {
         bpffs,

@@ -8,7 +8,7 @@ use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
 use proxy_common::{AddrV4, Backend, RegionHeader};
-use proxy_ebpf::kernel::Kernel;
+use proxy_ebpf::kernel::Services;
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -19,7 +19,7 @@ static HASHED_SLOTS: HashMap<[u32; 2], [u32; 2], 1048576, ON_DEMAND> = HashMap::
 #[classifier]
 fn choose_nothing(context: TcContext) -> i32 {
     choose(|_| {
-        Some(<Maps as Kernel<AddrV4>>::random_below(
+        Some(<Maps as Services<AddrV4>>::random_below(
             &Maps::new(&context),
             1,
         ))
@@ -39,7 +39,7 @@ fn choose_hashed(context: TcContext) -> i32 {
     choose(|service| {
         // SAFETY: nobody writes while the benchmark measures.
         let [backends, _] = *unsafe { HASHED_SLOTS.get([service, 0]) }?;
-        let slot = 1 + <Maps as Kernel<AddrV4>>::random_below(&Maps::new(&context), backends);
+        let slot = 1 + <Maps as Services<AddrV4>>::random_below(&Maps::new(&context), backends);
         // SAFETY: as above.
         let [_, port] = *unsafe { HASHED_SLOTS.get([service, slot]) }?;
         Some(port)
@@ -48,7 +48,7 @@ fn choose_hashed(context: TcContext) -> i32 {
 
 /// As `service::choose` does it, without what it then finds out about the backend.
 #[inline(always)]
-fn by_region<K: Kernel<AddrV4>>(kernel: &K, service: u32) -> Option<Backend<AddrV4>> {
+fn by_region<K: Services<AddrV4>>(kernel: &K, service: u32) -> Option<Backend<AddrV4>> {
     let word = kernel.service(service);
     let region = word.region();
     if word.generation() == 0 || kernel.slot(region) != Some(word.generation()) {

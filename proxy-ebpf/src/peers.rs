@@ -1,0 +1,99 @@
+//! Whom a socket talks to: the backends of the frontends that it has dialled.
+
+use crate::family::Family;
+use crate::kernel::Services;
+use crate::service;
+use bytemuck::Zeroable as _;
+use proxy_common::{BackendRef, DropReason, Frontend, Peer, Peers, SocketAddress, SocketCall};
+
+/// Draws a backend for what is dialled.
+#[inline(never)]
+pub fn choose<A: Family, K: Services<A>>(
+    kernel: &K,
+    dialled: &SocketAddress,
+    frontend: Frontend,
+    peer: &mut Peer,
+) -> Result<(), DropReason> {
+    let mut reference = BackendRef::zeroed();
+    service::draw::<A, K>(kernel, frontend.service, &mut reference)?;
+    let backend = service::known(kernel, reference).ok_or(DropReason::ServiceTorn)?;
+    *peer = Peer {
+        frontend: *dialled,
+        backend: backend.address.at_port(backend.port),
+        service: frontend.service,
+        reference,
+    };
+    Ok(())
+}
+
+/// What becomes of a call for which there is no backend.
+#[inline(always)]
+pub fn without(reason: DropReason) -> SocketCall {
+    match reason {
+        DropReason::NoBackend => SocketCall::Refused,
+        _ => SocketCall::Left,
+    }
+}
+
+/// The backend that a socket's datagrams to a frontend go to: the same as long as it exists.
+#[inline(always)]
+pub fn peer_of<A: Family, K: Services<A>>(
+    kernel: &K,
+    peers: &mut Peers,
+    dialled: &SocketAddress,
+    frontend: Frontend,
+) -> Result<SocketAddress, SocketCall> {
+    let mut known = peers.peers.iter().filter(|it| is_for(it, dialled));
+    if let Some(known) = known.next()
+        && known.service == frontend.service
+        && service::exists(kernel, known.reference)
+    {
+        return Ok(known.backend);
+    }
+    let mut peer = Peer::zeroed();
+    choose(kernel, dialled, frontend, &mut peer).map_err(without)?;
+    if clashes(peers, &peer) {
+        return Err(SocketCall::Left);
+    }
+    put(kernel, peers, &peer).ok_or(SocketCall::Left)?;
+    Ok(peer.backend)
+}
+
+/// Whether answers of the backend could be those to another frontend.
+#[inline(never)]
+fn clashes(peers: &Peers, peer: &Peer) -> bool {
+    let mut others = peers.peers.iter();
+    others.any(|it| it.is_some() && it.backend == peer.backend && it.frontend != peer.frontend)
+}
+
+/// Puts a peer in the place of the one that its frontend had, or of one that is gone; `None` without any.
+#[inline(never)]
+fn put<A: Family, K: Services<A>>(kernel: &K, peers: &mut Peers, peer: &Peer) -> Option<()> {
+    for it in &mut peers.peers {
+        if is_for(it, &peer.frontend) {
+            *it = *peer;
+            return Some(());
+        }
+    }
+    for it in &mut peers.peers {
+        if !is_alive(kernel, it, peer) {
+            *it = *peer;
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Whether it is the peer of this frontend.
+#[inline(always)]
+pub fn is_for(peer: &Peer, frontend: &SocketAddress) -> bool {
+    peer.is_some() && peer.frontend == *frontend
+}
+
+/// Whether a peer still exists. One of the other family counts as if it did.
+#[inline(always)]
+fn is_alive<A: Family, K: Services<A>>(kernel: &K, peer: &Peer, like: &Peer) -> bool {
+    let is_v4 = |peer: &Peer| peer.frontend.as_v4().is_some();
+    let is_known = is_v4(peer) != is_v4(like) || service::exists(kernel, peer.reference);
+    peer.is_some() && is_known
+}

@@ -1,0 +1,288 @@
+//! Calls of sockets: what an application dials becomes a backend before there is a packet, and what it is
+//! told of its peer is what it has dialled.
+//!
+//! Whatever is not translated here is left to the devices, with the same result: the selection of a
+//! backend is the same code. In doubt, leave it.
+
+use crate::family::Family;
+use crate::kernel::Services;
+use crate::peers::{choose, is_for, peer_of, without};
+use bytemuck::Zeroable as _;
+use proxy_common::{
+    AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, Peer, Peers, Port, Proto,
+    SocketAddress, SocketCall, SocketOption,
+};
+
+/// A socket in a call, as the kernel shows it to us. The kernel holds its lock meanwhile.
+pub trait Socket {
+    /// Its protocol, if that can be balanced.
+    fn proto(&self) -> Option<Proto>;
+
+    /// The address in the call: what is dialled, or who has sent, or the peer.
+    fn address(&self) -> SocketAddress;
+
+    /// Puts another one in its place.
+    fn set_address(&mut self, address: &SocketAddress);
+
+    /// Whether its own address is one of loopback.
+    fn is_on_loopback(&self) -> bool;
+
+    /// The cookie of its network namespace.
+    fn netns(&self) -> u64;
+
+    /// Its own cookie.
+    fn cookie(&self) -> u64;
+
+    /// Whether `EXEMPT` has its network namespace, or a cgroup of the caller at one of these levels.
+    fn is_exempt(&self, by_netns: bool, levels: u16) -> bool;
+
+    /// Where it is connected to, if to a frontend.
+    fn connected(&mut self) -> Option<&mut Connected>;
+
+    /// Remembers that; false: there is no memory for it.
+    fn connect(&mut self, connected: &Connected) -> bool;
+
+    /// Whom it has sent datagrams to, if to frontends.
+    fn peers(&mut self) -> Option<&mut Peers>;
+
+    /// The same, with room for it if there is memory.
+    fn peers_or_new(&mut self) -> Option<&mut Peers>;
+}
+
+/// connect(2): `None` if it is to no frontend.
+#[inline(always)]
+pub fn connect<S, K>(socket: &mut S, kernel: &K) -> Option<SocketCall>
+where
+    S: Socket,
+    K: Services<AddrV4> + Services<AddrV6>,
+{
+    if let Some(connected) = socket.connected() {
+        connected.peer.reference.generation = 0;
+    }
+    let dialled = socket.address();
+    match dialled.as_v4() {
+        Some(address) => connect_to(socket, kernel, &dialled, address),
+        None => connect_to(socket, kernel, &dialled, dialled.as_v6()),
+    }
+}
+
+#[inline(always)]
+fn connect_to<A: Family, S: Socket, K: Services<A>>(
+    socket: &mut S,
+    kernel: &K,
+    dialled: &SocketAddress,
+    address: A,
+) -> Option<SocketCall> {
+    let proto = socket.proto()?;
+    let frontend = find(socket, kernel, proto, dialled, address)?;
+    if !is_served(socket, kernel) {
+        return Some(SocketCall::Left);
+    }
+    let mut peer = Peer::zeroed();
+    match choose(kernel, dialled, frontend, &mut peer) {
+        Ok(()) => {}
+        Err(reason) => return Some(without(reason)),
+    }
+    let connected = Connected {
+        peer,
+        proto: proto.number().into(),
+        netns: socket.netns(),
+        cookie: socket.cookie(),
+    };
+    if !socket.connect(&connected) {
+        return Some(SocketCall::Left);
+    }
+    socket.set_address(&peer.backend);
+    Some(SocketCall::Connected)
+}
+
+/// sendto(2) and its like, with an address: `None` if it is that of no frontend.
+#[inline(always)]
+pub fn send<S, K>(socket: &mut S, kernel: &K) -> Option<SocketCall>
+where
+    S: Socket,
+    K: Services<AddrV4> + Services<AddrV6>,
+{
+    let dialled = socket.address();
+    match dialled.as_v4() {
+        Some(address) => send_to(socket, kernel, &dialled, address),
+        None => send_to(socket, kernel, &dialled, dialled.as_v6()),
+    }
+}
+
+#[inline(always)]
+fn send_to<A: Family, S: Socket, K: Services<A>>(
+    socket: &mut S,
+    kernel: &K,
+    dialled: &SocketAddress,
+    address: A,
+) -> Option<SocketCall> {
+    let proto = socket.proto()?;
+    let Some(frontend) = find(socket, kernel, proto, dialled, address) else {
+        note_direct(socket, dialled);
+        return None;
+    };
+    if !is_served(socket, kernel) {
+        forget(socket, dialled);
+        return Some(SocketCall::Left);
+    }
+    let Some(peers) = socket.peers_or_new() else {
+        return Some(SocketCall::Left);
+    };
+    match peer_of(kernel, peers, dialled, frontend) {
+        Ok(backend) => {
+            socket.set_address(&backend);
+            Some(SocketCall::Sent)
+        }
+        Err(call) => Some(call),
+    }
+}
+
+/// recvfrom(2) and its like: the sender becomes the frontend that it has answered for.
+#[inline(always)]
+pub fn receive<S: Socket>(socket: &mut S) {
+    let sender = socket.address();
+    let frontend = match dialled_as(socket, &sender) {
+        Some(frontend) => Some(frontend),
+        None => sent_as(socket, &sender),
+    };
+    if let Some(frontend) = frontend {
+        socket.set_address(&frontend);
+    }
+}
+
+/// getpeername(2): the peer becomes what was dialled.
+#[inline(always)]
+pub fn name_peer<S: Socket>(socket: &mut S) {
+    let peer = socket.address();
+    if let Some(frontend) = dialled_as(socket, &peer) {
+        socket.set_address(&frontend);
+    }
+}
+
+/// Whether a socket of a network namespace may be bound to an address: not to a NodePort of this node, if
+/// these are protected. A socket of IPv6 that is bound to any address has the port of IPv4, too.
+#[inline(always)]
+pub fn may_bind<K>(kernel: &K, netns: u64, proto: Proto, to: &SocketAddress) -> bool
+where
+    K: Services<AddrV4> + Services<AddrV6>,
+{
+    let config = Services::<AddrV4>::config(kernel);
+    let is_protected = config.is_some_and(|config| {
+        config.socket_options.has(SocketOption::BindProtection) && config.host_netns == netns
+    });
+    if !is_protected {
+        return true;
+    }
+    match to.as_v4() {
+        Some(address) => !is_node_port(kernel, proto, address, to.port),
+        None if to.as_v6().is_one_host() => !is_node_port(kernel, proto, to.as_v6(), to.port),
+        None => {
+            let any_v4 = AddrV4::zeroed();
+            !is_node_port(kernel, proto, to.as_v6(), to.port)
+                && !is_node_port(kernel, proto, any_v4, to.port)
+        }
+    }
+}
+
+/// Whether an address has a NodePort; any address has those of the node's own.
+#[inline(always)]
+fn is_node_port<A: Family, K: Services<A>>(
+    kernel: &K,
+    proto: Proto,
+    address: A,
+    port: Port,
+) -> bool {
+    let own = kernel.config().and_then(A::masquerade);
+    let address = match own {
+        Some(own) if !address.is_one_host() => own,
+        _ => address,
+    };
+    let frontend = kernel.frontend(&FrontendKey::new(address, port, proto));
+    frontend.and_then(Frontend::kind) == Some(FrontendKind::NodePort)
+}
+
+/// The frontend that is dialled; on a loopback address, the NodePort that the node's own address has.
+#[inline(always)]
+fn find<A: Family, S: Socket, K: Services<A>>(
+    socket: &S,
+    kernel: &K,
+    proto: Proto,
+    dialled: &SocketAddress,
+    address: A,
+) -> Option<Frontend> {
+    if !address.is_loopback() {
+        let key = FrontendKey::new(address, dialled.port, proto);
+        return kernel.frontend(&key).copied();
+    }
+    let config = kernel.config()?;
+    if !config.socket_options.has(SocketOption::LoopbackNodePorts)
+        || socket.netns() != config.host_netns
+    {
+        return None;
+    }
+    let key = FrontendKey::new(A::masquerade(config)?, dialled.port, proto);
+    let frontend = kernel.frontend(&key).copied()?;
+    (frontend.kind() == Some(FrontendKind::NodePort)).then_some(frontend)
+}
+
+/// Whether sockets such as this are translated here. From loopback there is no way to a backend; devices
+/// give the packets another source.
+#[inline(always)]
+fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bool {
+    let Some(config) = kernel.config() else {
+        return false;
+    };
+    let options = config.socket_options;
+    let is_meant = !options.has(SocketOption::HostOnly) || socket.netns() == config.host_netns;
+    let by_netns = options.has(SocketOption::ExemptNetns);
+    is_meant && !socket.is_on_loopback() && !socket.is_exempt(by_netns, config.exempt_levels)
+}
+
+/// The application talks to an address itself: if it is that of a backend which a frontend has led to,
+/// answers from there are no longer the frontend's.
+#[inline(always)]
+fn note_direct<S: Socket>(socket: &mut S, dialled: &SocketAddress) {
+    if let Some(connected) = socket.connected()
+        && connected.peer.backend == *dialled
+    {
+        connected.peer.reference.generation = 0;
+    }
+    if let Some(peers) = socket.peers() {
+        for peer in &mut peers.peers {
+            if peer.is_some() && peer.backend == *dialled {
+                peer.frontend = *dialled;
+            }
+        }
+    }
+}
+
+/// The devices translate datagrams to this frontend from now on.
+#[inline(always)]
+fn forget<S: Socket>(socket: &mut S, dialled: &SocketAddress) {
+    if let Some(peers) = socket.peers() {
+        for peer in &mut peers.peers {
+            if is_for(peer, dialled) {
+                peer.reference.generation = 0;
+            }
+        }
+    }
+}
+
+/// What was dialled when the socket was connected to this backend.
+#[inline(always)]
+fn dialled_as<S: Socket>(socket: &mut S, backend: &SocketAddress) -> Option<SocketAddress> {
+    let peer = &socket.connected()?.peer;
+    (peer.is_some() && peer.backend == *backend).then_some(peer.frontend)
+}
+
+/// The frontend to which the socket has sent a datagram that went to this backend.
+#[inline(always)]
+fn sent_as<S: Socket>(socket: &mut S, backend: &SocketAddress) -> Option<SocketAddress> {
+    let mut peers = socket.peers()?.peers.iter();
+    let peer = peers.find(|it| it.is_some() && it.backend == *backend)?;
+    Some(peer.frontend)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The programs at cgroups: they give the sockets of a node's processes a backend when these dial a
+//! frontend.
+
+mod root;
+
+pub use root::{Root, find_root};
+
+use crate::datapath::bpf::{linked_cgroup, netns_cookie, open_pin, update_link};
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, Program};
+use std::ffi::CString;
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// A hook of cgroups, by the name of its program; the kernel keeps 15 letters.
+///
+/// What is told of a peer comes first, so that whoever is given a backend is never told of it.
+pub const HOOKS: [&str; 10] = [
+    "ferrule_peer4",
+    "ferrule_peer6",
+    "ferrule_recv4",
+    "ferrule_recv6",
+    "ferrule_send4",
+    "ferrule_send6",
+    "ferrule_conn4",
+    "ferrule_conn6",
+    "ferrule_bind4",
+    "ferrule_bind6",
+];
+
+/// Attaches the programs to a cgroup, in the place of those of an earlier agent where there are such.
+///
+/// # Errors
+/// The cgroup can't be opened, or the kernel refuses a program.
+pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Path) -> Result<()> {
+    let folder = File::open(cgroup).with_context(|| format!("opening {}", cgroup.display()))?;
+    for hook in HOOKS {
+        attach_one(programs, pins, &folder, hook)
+            .with_context(|| format!("attaching {hook} to {}", cgroup.display()))?;
+    }
+    Ok(())
+}
+
+/// Takes the programs off whatever they are attached to.
+pub fn detach(pins: &Pins) {
+    for hook in HOOKS {
+        // Not there is as good as removed.
+        let _ = std::fs::remove_file(pins.cgroup_link(hook));
+    }
+}
+
+/// Whether all programs are attached to a cgroup, as their links say.
+pub fn is_attached(pins: &Pins, cgroup: &Path) -> bool {
+    let Ok(id) = cgroup.metadata().map(|it| it.ino()) else {
+        return false;
+    };
+    let leads_there = |hook| is_linked(&pins.cgroup_link(hook), id).unwrap_or(false);
+    HOOKS.into_iter().all(leads_there)
+}
+
+/// The cookie of the network namespace of the thread.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn own_netns() -> Result<u64> {
+    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
+    let socket = socket.context("opening a socket")?;
+    netns_cookie(socket.as_fd()).context("asking for the cookie of the network namespace")
+}
+
+/// Loads a program, if that has not been done.
+///
+/// # Errors
+/// The object lacks it, or the kernel refuses it.
+pub fn load<'a>(programs: &'a mut Ebpf, hook: &str) -> Result<&'a mut Program> {
+    let program = programs.program_mut(hook);
+    let program = program.ok_or_else(|| anyhow!("the object has no program {hook}"))?;
+    if program.fd().is_err() {
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            _ => bail!("{hook} is no program of a cgroup"),
+        };
+        loaded.with_context(|| format!("loading {hook}"))?;
+    }
+    Ok(program)
+}
+
+fn attach_one(programs: &mut Ebpf, pins: &Pins, folder: &File, hook: &str) -> Result<()> {
+    let program = load(programs, hook)?;
+    let path = pins.cgroup_link(hook);
+    let id = folder.metadata()?.ino();
+    if is_linked(&path, id).unwrap_or(false) {
+        let link = open_pin(&name(&path)?)?;
+        return Ok(update_link(link.as_fd(), program.fd()?.as_fd())?);
+    }
+    // It leads elsewhere.
+    let _ = std::fs::remove_file(&path);
+    link(program, folder)?
+        .pin(&path)
+        .with_context(|| format!("pinning {}", path.display()))?;
+    Ok(())
+}
+
+fn link(program: &mut Program, folder: &File) -> Result<FdLink> {
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    Ok(match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(folder, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(folder, MODE)?;
+            program.take_link(id)?.try_into()?
+        }
+        _ => bail!("no program of a cgroup"),
+    })
+}
+
+/// Whether a pinned link leads to the cgroup with this id.
+fn is_linked(path: &Path, id: u64) -> Result<bool> {
+    let link = open_pin(&name(path)?)?;
+    Ok(linked_cgroup(link.as_fd())? == id)
+}
+
+fn name(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).context("a path with a zero")
+}

@@ -1,0 +1,95 @@
+//! The root of cgroup v2: where it is mounted, and a mount of our own where it isn't.
+
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The root, and how it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// Whether hierarchies of version 1 are mounted beside it.
+    pub is_hybrid: bool,
+    /// Whether the mount is our own.
+    pub is_own: bool,
+}
+
+/// The kernel gives the root of the hierarchy this number; those of containers have others.
+const ROOT_INODE: u64 = 1;
+
+/// Finds a mount of the root of cgroup v2; makes one in `run_dir` where there is none.
+///
+/// # Errors
+/// There is none, and none can be made.
+pub fn find_root(run_dir: &Path) -> Result<Root> {
+    let text = std::fs::read_to_string(MOUNTS).with_context(|| format!("reading {MOUNTS}"))?;
+    let mounts: Vec<Mount<'_>> = text.lines().filter_map(parse).collect();
+    let is_hybrid = mounts.iter().any(|mount| mount.kind == "cgroup");
+    let own = run_dir.join(OWN);
+    let roots = mounts.iter().filter(|mount| mount.kind == "cgroup2");
+    let found = roots
+        .map(|mount| mount.point.clone())
+        .find(|it| is_root(it));
+    let path = match found {
+        Some(path) => path,
+        None => mount_own(&own)?,
+    };
+    Ok(Root {
+        is_own: path == own,
+        path,
+        is_hybrid,
+    })
+}
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// Folder of our own mount.
+pub(super) const OWN: &str = "cgroup";
+
+fn is_root(point: &Path) -> bool {
+    point.metadata().is_ok_and(|it| it.ino() == ROOT_INODE)
+}
+
+fn mount_own(point: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(point).with_context(|| format!("making {}", point.display()))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("none"), point, Some("cgroup2"), flags, None::<&str>).with_context(|| {
+        format!(
+            "no root of cgroup v2 is mounted, and mounting it at {} takes CAP_SYS_ADMIN",
+            point.display()
+        )
+    })?;
+    Ok(point.to_owned())
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount<'a> {
+    point: PathBuf,
+    kind: &'a str,
+}
+
+fn parse(line: &str) -> Option<Mount<'_>> {
+    let (mount, kind) = line.split_once(" - ")?;
+    let point = mount.split(' ').nth(4)?;
+    Some(Mount {
+        // The kernel writes blanks in octal.
+        point: point.replace("\\040", " ").into(),
+        kind: kind.split(' ').next()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read_from_lines_of_the_kernel() {
+        let line =
+            "36 25 0:31 / /sys/fs/cgroup/uni\\040fied rw,nosuid shared:9 - cgroup2 cgroup2 rw";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.point, Path::new("/sys/fs/cgroup/uni fied"));
+        assert_eq!(mount.kind, "cgroup2");
+    }
+}
