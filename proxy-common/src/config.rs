@@ -37,6 +37,8 @@ pub enum SocketOption {
     BindProtection = 1 << 2,
     /// Some network namespaces are in `EXEMPT`.
     ExemptNetns = 1 << 3,
+    /// TCP sockets are closed when their backend goes, whatever their Service says.
+    CloseTcp = 1 << 4,
 }
 
 /// Those that are on.

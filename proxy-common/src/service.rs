@@ -49,7 +49,8 @@ pub enum FrontendKind {
 pub struct Frontend {
     /// Index into `SERVICES`.
     pub service: u32,
-    kind: u32,
+    kind: u16,
+    closes_tcp: u16,
 }
 
 impl Frontend {
@@ -57,14 +58,30 @@ impl Frontend {
     pub const fn new(service: u32, kind: FrontendKind) -> Self {
         Self {
             service,
-            kind: kind as u32,
+            kind: kind as u16,
+            closes_tcp: 0,
         }
+    }
+
+    /// The same, and TCP sockets that are connected to it are closed when their backend goes, if wanted.
+    #[must_use]
+    pub const fn closing_tcp(self, is_wanted: bool) -> Self {
+        Self {
+            closes_tcp: is_wanted as u16,
+            ..self
+        }
+    }
+
+    /// Whether TCP sockets that are connected to it are closed when their backend goes.
+    #[inline(always)]
+    pub const fn closes_tcp(&self) -> bool {
+        self.closes_tcp != 0
     }
 
     /// In one word, as functions of BPF programs want it: they have five registers for arguments.
     #[inline(always)]
     pub const fn word(self) -> u64 {
-        (self.service as u64) << 32 | self.kind as u64
+        (self.service as u64) << 32 | (self.closes_tcp as u64) << 16 | self.kind as u64
     }
 
     /// From that word.
@@ -72,14 +89,15 @@ impl Frontend {
     pub const fn from_word(word: u64) -> Self {
         Self {
             service: (word >> 32) as u32,
-            kind: word as u32,
+            kind: word as u16,
+            closes_tcp: (word >> 16) as u16,
         }
     }
 
     /// Whether clients dial it from outside of the cluster's own address space.
     #[inline(always)]
     pub const fn is_external(&self) -> bool {
-        self.kind != FrontendKind::ClusterIp as u32
+        self.kind != FrontendKind::ClusterIp as u16
     }
 
     /// The kind, if the row holds a valid one.

@@ -98,7 +98,9 @@ pub struct Connected {
     /// Where it leads.
     pub peer: Peer,
     /// IP protocol number.
-    pub proto: u32,
+    pub proto: u16,
+    /// 1: it is closed when its backend goes.
+    pub closes: u16,
     /// The kernel's cookie of the network namespace that the socket belongs to.
     pub netns: u64,
     /// The kernel's cookie of the socket (SO_COOKIE).

@@ -21,6 +21,10 @@ mod tunnel;
 mod sockets;
 
 #[cfg(target_arch = "bpf")]
+#[path = "bpf/iterators.rs"]
+mod iterators;
+
+#[cfg(target_arch = "bpf")]
 mod hooks {
     use crate::bpf::maps::Maps;
     use crate::bpf::skb::{ETHERNET, EthernetSkb, Skb};

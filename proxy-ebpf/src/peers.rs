@@ -4,7 +4,10 @@ use crate::family::Family;
 use crate::kernel::Services;
 use crate::service;
 use bytemuck::Zeroable as _;
-use proxy_common::{BackendRef, DropReason, Frontend, Peer, Peers, SocketAddress, SocketCall};
+use proxy_common::{
+    AddrV4, AddrV6, BackendRef, Connected, DropReason, Frontend, Peer, Peers, SocketAddress,
+    SocketCall,
+};
 
 /// Draws a backend for what is dialled.
 #[inline(never)]
@@ -96,4 +99,20 @@ fn is_alive<A: Family, K: Services<A>>(kernel: &K, peer: &Peer, like: &Peer) -> 
     let is_v4 = |peer: &Peer| peer.frontend.as_v4().is_some();
     let is_known = is_v4(peer) != is_v4(like) || service::exists(kernel, peer.reference);
     peer.is_some() && is_known
+}
+
+/// Whether the backend that a socket is connected to is gone, and the socket has to be closed for that.
+#[inline(always)]
+pub fn must_close<K>(kernel: &K, connected: &Connected) -> bool
+where
+    K: Services<AddrV4> + Services<AddrV6>,
+{
+    let peer = &connected.peer;
+    if connected.closes == 0 || !peer.is_some() {
+        return false;
+    }
+    match peer.frontend.as_v4() {
+        Some(_) => !service::exists::<AddrV4, K>(kernel, peer.reference),
+        None => !service::exists::<AddrV6, K>(kernel, peer.reference),
+    }
 }

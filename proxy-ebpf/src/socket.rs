@@ -86,6 +86,7 @@ fn connect_to<A: Family, S: Socket, K: Services<A>>(
     let connected = Connected {
         peer,
         proto: proto.number().into(),
+        closes: closes(kernel, proto, frontend).into(),
         netns: socket.netns(),
         cookie: socket.cookie(),
     };
@@ -94,6 +95,15 @@ fn connect_to<A: Family, S: Socket, K: Services<A>>(
     }
     socket.set_address(&peer.backend);
     Some(SocketCall::Connected)
+}
+
+/// Whether a socket is closed when its backend goes: a datagram socket would not notice that by itself.
+#[inline(always)]
+fn closes<A, K: Services<A>>(kernel: &K, proto: Proto, frontend: Frontend) -> bool {
+    let always = kernel
+        .config()
+        .is_some_and(|config| config.socket_options.has(SocketOption::CloseTcp));
+    proto == Proto::Udp || always || frontend.closes_tcp()
 }
 
 /// sendto(2) and its like, with an address: `None` if it is that of no frontend.

@@ -9,6 +9,7 @@ pub use sockets::SocketReport;
 
 use crate::config::Run;
 use crate::datapath::attach::Attacher;
+use crate::datapath::closing::{Closer, ClosingReport, Wake};
 use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::features::Features;
 use crate::datapath::kernel::Kernel;
@@ -57,6 +58,9 @@ struct Parts {
     attacher: Attacher,
     /// Of the thread that ends flows.
     flows: watch::Receiver<FlowReport>,
+    /// Of the thread that closes sockets.
+    closer: Wake,
+    closed: watch::Receiver<ClosingReport>,
     preparations: Preparations,
     /// Whether the maps are those of an earlier run.
     adopted: bool,
@@ -91,10 +95,13 @@ fn set_up(run: &Run) -> Result<Parts> {
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
     let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
     sweep.start()?;
+    let (closer, closed) = Closer::open(&pins, &mut loaded.programs)?;
     Ok(Parts {
         sync,
         attacher: Attacher::new(loaded.programs, pins, method)?,
         flows,
+        closer: closer.start()?,
+        closed,
         preparations,
         adopted: loaded.adopted,
         log: log.map(|log| Box::pin(log) as Log),
@@ -118,15 +125,20 @@ async fn serve(run: &Run) -> Result<()> {
         preparations: parts.preparations,
         flows: parts.flows.clone(),
         sockets,
+        closed: parts.closed,
     };
     let take_sockets = |attacher: &mut Attacher| {
         let pins = Pins::new(&run.place.bpffs);
         sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
     };
+    let wake = move || {
+        // Full: it has been told already.
+        let _ = parts.closer.try_send(());
+    };
     let name = run.node_name()?;
     info!("node {name}: following {}", run.manifests.display());
     tokio::select! {
-        _ = parts.sync.run(events, requests, addresses) => bail!("the manifests thread has ended"),
+        _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
         outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {

@@ -59,6 +59,10 @@ pub struct Run {
     /// --socket-lb.
     #[arg(long)]
     pub localhost_nodeports: bool,
+    /// Close TCP connections of sockets whose backend is gone. Those of datagram sockets always are; the
+    /// annotation ferrule.dev/close-tcp does it for one Service. It takes --socket-lb.
+    #[arg(long)]
+    pub close_tcp: bool,
     /// Refuse bind(2) to a NodePort in the node's network namespace. It takes --socket-lb.
     #[arg(long)]
     pub bind_protection: bool,

@@ -5,6 +5,7 @@
 use super::preparations::Preparations;
 use super::sockets::SocketReport;
 use crate::datapath::attach::DeviceReport;
+use crate::datapath::closing::ClosingReport;
 use crate::flows::FlowReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
@@ -47,6 +48,8 @@ pub struct AgentReport {
     pub devices: Vec<DeviceReport>,
     /// The programs at cgroups.
     pub sockets: SocketReport,
+    /// Sockets that were closed because their backend had gone.
+    pub closed_sockets: ClosingReport,
     /// The flow tables, as the last pass over them has found them.
     pub flows: FlowReport,
 }
@@ -77,6 +80,7 @@ pub(super) struct Server {
     pub(super) preparations: Preparations,
     pub(super) flows: watch::Receiver<FlowReport>,
     pub(super) sockets: watch::Receiver<SocketReport>,
+    pub(super) closed: watch::Receiver<ClosingReport>,
 }
 
 impl Server {
@@ -137,6 +141,7 @@ impl Server {
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
             sockets: self.sockets.borrow().clone(),
+            closed_sockets: self.closed.borrow().clone(),
             flows: self.flows.borrow().clone(),
         })
     }
@@ -258,6 +263,7 @@ mod tests {
             },
             flows: watch::channel(FlowReport::default()).1,
             sockets: watch::channel(SocketReport::new(crate::config::SocketLb::Off)).1,
+            closed: watch::channel(ClosingReport::default()).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -47,7 +47,8 @@ pub(super) fn settings(run: &Run) -> Sockets {
     let options = SocketOptions::default()
         .with(SocketOption::HostOnly, run.socket_lb == SocketLb::HostOnly)
         .with(SocketOption::LoopbackNodePorts, run.localhost_nodeports)
-        .with(SocketOption::BindProtection, run.bind_protection);
+        .with(SocketOption::BindProtection, run.bind_protection)
+        .with(SocketOption::CloseTcp, run.close_tcp);
     Sockets {
         host_netns,
         options,

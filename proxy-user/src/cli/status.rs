@@ -5,6 +5,7 @@ use super::table::table;
 use crate::agent::{AgentReport, SocketReport, ask};
 use crate::config::{Place, SocketLb};
 use crate::datapath::attach::DeviceReport;
+use crate::datapath::closing::ClosingReport;
 use crate::datapath::pins::Pins;
 use crate::datapath::readings::{Readings, read};
 use crate::flows::{Busiest, FlowReport, TableReport};
@@ -102,6 +103,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         sync,
         devices,
         sockets,
+        closed_sockets,
         flows,
     } = agent;
     let state = if agent.is_synced() {
@@ -143,6 +145,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         )?;
     }
     render_sockets(text, sockets)?;
+    render_closed(text, closed_sockets)?;
     render_devices(text, devices)?;
     render_objects(text, sync)?;
     render_flows(text, flows)
@@ -171,6 +174,18 @@ fn render_sockets(text: &mut String, sockets: &SocketReport) -> std::fmt::Result
         (Some(cgroup), _) => writeln!(text, ", below {}", cgroup.display()),
         (None, Some(problem)) => writeln!(text, "; devices do it instead: {problem}"),
         (None, None) => writeln!(text),
+    }
+}
+
+fn render_closed(text: &mut String, closed: &ClosingReport) -> std::fmt::Result {
+    let ClosingReport { closed, problem } = closed;
+    writeln!(
+        text,
+        "Sockets closed because their backend had gone: {closed}"
+    )?;
+    match problem {
+        Some(problem) => writeln!(text, "Warning: some stay open: {problem}"),
+        None => Ok(()),
     }
 }
 

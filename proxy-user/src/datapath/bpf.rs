@@ -5,6 +5,7 @@ use aya_obj::generated::{
 };
 use bytemuck::Pod;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -175,6 +176,35 @@ pub fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     // SAFETY: the kernel has written the part of this kind of link, or left zeros.
     Ok(unsafe { info.__bindgen_anon_1.cgroup }.cgroup_id)
+}
+
+/// Runs a program over the rows of a map (BPF_LINK_CREATE and BPF_ITER_CREATE): what is read is what the
+/// program writes. aya's call can't name the map.
+///
+/// # Errors
+/// What the kernel said.
+pub fn walk(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+    let mut which = [0u32; 4];
+    which[0] = map.as_raw_fd().cast_unsigned();
+    // SAFETY: a union of plain integers, for which all zero is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    // SAFETY: this is the part of the union that iterators use, still all zero.
+    let info = unsafe { &mut attr.link_create.__bindgen_anon_3.__bindgen_anon_1 };
+    info.iter_info = &raw mut which as u64;
+    info.iter_info_len = size_of_val(&which) as u32;
+    // SAFETY: the pointer is to a live buffer of this length.
+    let link = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    // SAFETY: as above.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.iter_create.link_fd = link.as_raw_fd().cast_unsigned();
+    // SAFETY: there are no pointers.
+    let file = unsafe { bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) }.into())
 }
 
 /// The cookie of the network namespace that a socket is in (SO_NETNS_COOKIE, Linux 5.14).

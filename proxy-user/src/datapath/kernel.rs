@@ -97,12 +97,15 @@ pub(super) fn open<T: TryFrom<aya::maps::Map, Error = MapError>>(
     pins: &Pins,
     name: &str,
 ) -> Result<T> {
-    let path = pins.map(name);
-    let data =
-        MapData::from_pin(&path).with_context(|| format!("can't open {}", path.display()))?;
-    aya::maps::Map::from_map_data(data)?
+    aya::maps::Map::from_map_data(open_map(pins, name)?)?
         .try_into()
         .with_context(|| format!("map {name}"))
+}
+
+/// A pinned map of any type.
+pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
+    let path = pins.map(name);
+    MapData::from_pin(&path).with_context(|| format!("can't open {}", path.display()))
 }
 
 impl<A: Address> FamilyMaps<A>

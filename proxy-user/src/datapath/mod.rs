@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod bpf;
 pub mod cgroup;
+pub mod closing;
 pub mod cost;
 pub mod devices;
 pub mod fake;

@@ -153,7 +153,7 @@ async fn the_loop_retries_answers_and_ends() {
     let (events, receiver) = mpsc::channel(4);
     let (requests, asked) = mpsc::channel(4);
     let (_addresses, local) = watch::channel(LocalAddresses::new());
-    let running = tokio::spawn(sync(maps).run(receiver, asked, local));
+    let running = tokio::spawn(sync(maps).run(receiver, asked, local, || {}));
     let mut first = service(TWO);
     first.push(Event::Synced);
     events.send(first).await.unwrap();

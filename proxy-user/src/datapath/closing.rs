@@ -1,0 +1,140 @@
+//! Sockets whose backend is gone are closed, so that their applications connect anew.
+//!
+//! A thread of its own: it enters the network namespaces of pods.
+
+mod diag;
+mod namespaces;
+
+use crate::datapath::bpf::walk;
+use crate::datapath::kernel::open_map;
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::MapData;
+use aya::programs::{Iter, ProgramFd};
+use aya::{Btf, Ebpf};
+use namespaces::Namespaces;
+use proxy_common::Connected;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// The program that walks over connected sockets.
+const GONE: &str = "ferrule_gone";
+/// What may go together is done together.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What has become of sockets whose backend has gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosingReport {
+    /// Closed since the agent has started.
+    pub closed: u64,
+    /// Why some could not be; tried again when more backends go.
+    pub problem: Option<String>,
+}
+
+/// Finds and closes them.
+pub struct Closer {
+    program: ProgramFd,
+    sockets: MapData,
+    report: ClosingReport,
+    reports: watch::Sender<ClosingReport>,
+}
+
+/// Tells the thread that backends may be gone.
+pub type Wake = SyncSender<()>;
+
+impl Closer {
+    /// Loads the program; returns where reports will be found, too.
+    ///
+    /// # Errors
+    /// What is not there, or what the kernel refused.
+    pub fn open(
+        pins: &Pins,
+        programs: &mut Ebpf,
+    ) -> Result<(Self, watch::Receiver<ClosingReport>)> {
+        let program = programs.program_mut(GONE);
+        let program = program.ok_or_else(|| anyhow!("the object has no program {GONE}"))?;
+        let program: &mut Iter = program.try_into()?;
+        let btf = Btf::from_sys_fs().context("reading the kernel's types")?;
+        let loaded = program.load("bpf_sk_storage_map", &btf);
+        loaded.with_context(|| format!("loading {GONE}"))?;
+        let (reports, receiver) = watch::channel(ClosingReport::default());
+        let closer = Self {
+            program: program.fd()?.try_clone()?,
+            sockets: open_map(pins, "CONNECTED_SOCKETS")?,
+            report: ClosingReport::default(),
+            reports,
+        };
+        Ok((closer, receiver))
+    }
+
+    /// Goes on in a thread of its own as long as there is somebody to wake it; begins with what an earlier
+    /// agent may have left.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(mut self) -> Result<Wake> {
+        let (wake, woken) = sync_channel(1);
+        // The channel is new, and has room for one.
+        let _ = wake.try_send(());
+        let thread = std::thread::Builder::new().name("closing".into());
+        thread
+            .spawn(move || self.run(&woken))
+            .context("starting the thread that closes sockets")?;
+        Ok(wake)
+    }
+
+    fn run(&mut self, woken: &Receiver<()>) {
+        while woken.recv().is_ok() {
+            std::thread::sleep(PAUSE);
+            let outcome = self.close_all();
+            self.publish(outcome);
+        }
+    }
+
+    fn publish(&mut self, outcome: Result<u64>) {
+        let problem = match outcome {
+            Ok(0) => None,
+            Ok(closed) => {
+                info!("closed {closed} sockets whose backend is gone");
+                self.report.closed += closed;
+                None
+            }
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if problem.is_some() && problem != self.report.problem {
+            warn!(
+                "sockets whose backend is gone stay open: {}",
+                problem.as_deref().unwrap_or_default()
+            );
+        }
+        self.report.problem = problem;
+        self.reports.send_replace(self.report.clone());
+    }
+
+    /// Closes all that have to be, in all network namespaces that can be entered; returns how many.
+    fn close_all(&self) -> Result<u64> {
+        let mut wanted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for row in self.gone().context("looking for sockets")? {
+            wanted.entry(row.netns).or_default().insert(row.cookie);
+        }
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        Namespaces::find()?.visit(&wanted, diag::close)
+    }
+
+    /// The sockets that have to be closed.
+    fn gone(&self) -> Result<Vec<Connected>> {
+        let mut file = walk(self.program.as_fd(), self.sockets.fd().as_fd())?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let rows = bytes.chunks_exact(size_of::<Connected>());
+        Ok(rows.map(bytemuck::pod_read_unaligned).collect())
+    }
+}
