@@ -56,6 +56,7 @@ macro_rules! scenarios {
 
 scenarios! {
     bad_objects "bad-objects"
+    close_tcp "close-tcp"
     clusterip "clusterip"
     conflict "conflict"
     delete "delete"

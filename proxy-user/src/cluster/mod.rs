@@ -56,6 +56,8 @@ pub struct ServiceView {
     pub cluster_ips: Vec<IpAddr>,
     /// Its ports, in its own order.
     pub ports: Vec<PortView>,
+    /// Whether TCP sockets that are connected to it are closed when their backend goes.
+    pub closes_tcp: bool,
     /// What of the Service and its EndpointSlices can't be used.
     pub skipped: Vec<Skipped>,
 }
@@ -147,6 +149,7 @@ impl Cluster {
         Some(ServiceView {
             name: name.clone(),
             cluster_ips: service.cluster_ips.clone(),
+            closes_tcp: service.closes_tcp,
             ports: ports.collect(),
             skipped,
         })

@@ -5,6 +5,8 @@ use crate::source::ObjectKey;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::net::IpAddr;
 
+/// Whether TCP sockets that are connected to the Service are closed when their backend goes.
+const CLOSE_TCP: &str = "ferrule.dev/close-tcp";
 const FOREIGN_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// A Service that a proxy serves.
@@ -14,6 +16,7 @@ pub(super) struct Exposed {
     pub(super) cluster_ips: Vec<IpAddr>,
     /// Without endpoints.
     pub(super) ports: Vec<PortView>,
+    pub(super) closes_tcp: bool,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -27,9 +30,14 @@ pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
     let mut skip = |field: String, why| skipped.push(Skipped::new(key, field, why));
     let cluster_ips = cluster_ips(spec, &mut skip);
     let ports = ports(spec, &mut skip);
+    let closes_tcp = closes_tcp(service).unwrap_or_else(|why| {
+        skip(format!("metadata.annotations[{CLOSE_TCP}]"), why);
+        false
+    });
     Some(Exposed {
         cluster_ips,
         ports,
+        closes_tcp,
         skipped,
     })
 }
@@ -39,6 +47,15 @@ fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {
     let foreign = labels.is_some_and(|labels| labels.contains_key(FOREIGN_PROXY_LABEL));
     let external_name = spec.type_.as_deref() == Some("ExternalName");
     foreign || external_name || spec.cluster_ip.as_deref() == Some("None")
+}
+
+fn closes_tcp(service: &Service) -> Result<bool, Why> {
+    let annotations = service.metadata.annotations.iter().flatten();
+    let mut values = annotations.filter(|(name, _)| *name == CLOSE_TCP);
+    match values.next() {
+        None => Ok(false),
+        Some((_, value)) => value.parse().map_err(|_| Why::NotABool(value.clone())),
+    }
 }
 
 /// One address per family in `ipFamilies`, paired by index.

@@ -42,6 +42,9 @@ pub enum Why {
     /// Loopback, link-local, multicast or unspecified.
     #[error("{0} is reserved and can't be a service's or an endpoint's address")]
     ReservedAddress(IpAddr),
+    /// Neither `true` nor `false`.
+    #[error("{0:?} is neither true nor false")]
+    NotABool(String),
     /// Ports are 1 to 65535.
     #[error("port {0} is not between 1 and 65535")]
     PortOutOfRange(i32),

@@ -60,6 +60,8 @@ pub struct ServicePort {
     pub frontends: Vec<Frontend>,
     /// Who answers, sorted.
     pub backends: Vec<Backend>,
+    /// Whether TCP sockets that are connected to it are closed when their backend goes.
+    pub closes_tcp: bool,
 }
 
 /// Address, port and protocol that clients dial.
@@ -113,7 +115,7 @@ pub fn service_ports(view: &ServiceView, node: &NodeContext) -> Vec<ServicePort>
         .flat_map(|port| {
             cluster_ips
                 .iter()
-                .map(move |&ip| service_port(port, ip, node))
+                .map(move |&ip| service_port(view, port, ip, node))
         })
         .collect()
 }
@@ -130,13 +132,19 @@ pub fn left_alone<'a>(
     })
 }
 
-fn service_port(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> ServicePort {
+fn service_port(
+    view: &ServiceView,
+    port: &PortView,
+    cluster_ip: IpAddr,
+    node: &NodeContext,
+) -> ServicePort {
     let family = IpFamily::of(cluster_ip);
     ServicePort {
         name: port.name.clone(),
         family,
         frontends: frontends(port, cluster_ip, node),
         backends: backends(&port.endpoints, family),
+        closes_tcp: view.closes_tcp,
     }
 }
 

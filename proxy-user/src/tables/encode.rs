@@ -93,9 +93,12 @@ impl Encoder<'_> {
         let service = self.service_id(known, &frontends, &backends)?;
         let word = self.region(service, backends)?;
         self.desired.services.insert(service, word);
-        let rows = frontends
-            .into_iter()
-            .map(|(key, kind)| (key, Frontend::new(service, kind)));
+        let rows = frontends.into_iter().map(|(key, kind)| {
+            (
+                key,
+                Frontend::new(service, kind).closing_tcp(port.closes_tcp),
+            )
+        });
         A::rows_mut(&mut self.desired).frontends.extend(rows);
         Ok(())
     }

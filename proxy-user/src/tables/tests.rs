@@ -54,6 +54,7 @@ fn port() -> impl Strategy<Value = ServicePort> {
             family,
             frontends: frontends.into_iter().map(frontend).collect(),
             backends: backends.into_iter().map(backend).collect(),
+            closes_tcp: false,
         }
     })
 }
@@ -159,6 +160,7 @@ fn v4_port(frontends: &[u8], backends: &[u8]) -> ServicePort {
         family: IpFamily::V4,
         frontends: frontends.iter().map(frontend).collect(),
         backends: backends.iter().map(backend).collect(),
+        closes_tcp: false,
     }
 }
 

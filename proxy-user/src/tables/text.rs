@@ -110,7 +110,8 @@ fn frontend<A: Family>(key: &FrontendKey<A>, row: &Frontend) -> String {
         Some(FrontendKind::NodePort) => "NodePort",
         None => "?",
     };
-    format!("{kind} {at}/{proto}\n")
+    let closes = if row.closes_tcp() { " closes TCP" } else { "" };
+    format!("{kind} {at}/{proto}{closes}\n")
 }
 
 fn backend<A: Address>(row: &Backend<A>) -> String {
