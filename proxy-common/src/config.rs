@@ -17,8 +17,6 @@ pub struct NodeConfig {
     pub host_netns: u64,
     /// What the programs at cgroups do, besides what they always do.
     pub socket_options: SocketOptions,
-    /// Bit N: some cgroups of `EXEMPT` are N levels below the root.
-    pub exempt_levels: u16,
     /// What differs by family: IPv4.
     pub v4: NodeFamilyV4,
     /// What differs by family: IPv6.
@@ -27,7 +25,7 @@ pub struct NodeConfig {
 
 /// Something that the programs at cgroups may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
+#[repr(u32)]
 pub enum SocketOption {
     /// Only sockets of the node's own network namespace are translated.
     HostOnly = 1 << 0,
@@ -35,30 +33,28 @@ pub enum SocketOption {
     LoopbackNodePorts = 1 << 1,
     /// Sockets of the node's own network namespace can't be bound to NodePorts.
     BindProtection = 1 << 2,
-    /// Some network namespaces are in `EXEMPT`.
-    ExemptNetns = 1 << 3,
     /// TCP sockets are closed when their backend goes, whatever their Service says.
-    CloseTcp = 1 << 4,
+    CloseTcp = 1 << 3,
 }
 
 /// Those that are on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct SocketOptions {
-    bits: u16,
+    bits: u32,
 }
 
 impl SocketOptions {
     /// Whether an option is on.
     #[inline(always)]
     pub const fn has(self, option: SocketOption) -> bool {
-        self.bits & option as u16 != 0
+        self.bits & option as u32 != 0
     }
 
     /// These, and another one if it is wanted.
     #[must_use]
     pub const fn with(self, option: SocketOption, is_wanted: bool) -> Self {
-        let bit = if is_wanted { option as u16 } else { 0 };
+        let bit = if is_wanted { option as u32 } else { 0 };
         Self {
             bits: self.bits | bit,
         }

@@ -122,6 +122,16 @@ impl Peers {
     pub const MOST: usize = 8;
 }
 
+/// The only row of `EXEMPT_BY`: what of a caller can be in `EXEMPT`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ExemptBy {
+    /// Not 0: its network namespace.
+    pub netns: u32,
+    /// Bit N: its cgroup N levels below the root.
+    pub levels: u32,
+}
+
 /// What does not want its clients' sockets to be translated: key of `EXEMPT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]

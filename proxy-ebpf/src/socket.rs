@@ -33,8 +33,8 @@ pub trait Socket {
     /// Its own cookie.
     fn cookie(&self) -> u64;
 
-    /// Whether `EXEMPT` has its network namespace, or a cgroup of the caller at one of these levels.
-    fn is_exempt(&self, by_netns: bool, levels: u16) -> bool;
+    /// Whether `EXEMPT` has its network namespace, or a cgroup of the caller.
+    fn is_exempt(&self) -> bool;
 
     /// Where it is connected to, if to a frontend.
     fn connected(&mut self) -> Option<&mut Connected>;
@@ -245,8 +245,7 @@ fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bo
     };
     let options = config.socket_options;
     let is_meant = !options.has(SocketOption::HostOnly) || socket.netns() == config.host_netns;
-    let by_netns = options.has(SocketOption::ExemptNetns);
-    is_meant && !socket.is_on_loopback() && !socket.is_exempt(by_netns, config.exempt_levels)
+    is_meant && !socket.is_on_loopback() && !socket.is_exempt()
 }
 
 /// The application talks to an address itself: if it is that of a backend which a frontend has led to,

@@ -118,6 +118,10 @@ async fn serve(run: &Run) -> Result<()> {
     let (device_reports_in, device_reports) = mpsc::channel(4);
     let ready = (!parts.adopted).then(|| requests_in.clone());
     let (sockets_in, sockets) = watch::channel(SocketReport::new(run.socket_lb));
+    let (exempt_in, exempt) = watch::channel(Vec::new());
+    let pins = Pins::new(&run.place.bpffs);
+    let opted_out = parts.sync.opted_out();
+    let pods = sockets::follow_pods(&pins, opted_out, sockets.clone(), &exempt_in);
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
@@ -125,10 +129,10 @@ async fn serve(run: &Run) -> Result<()> {
         preparations: parts.preparations,
         flows: parts.flows.clone(),
         sockets,
+        exempt,
         closed: parts.closed,
     };
     let take_sockets = |attacher: &mut Attacher| {
-        let pins = Pins::new(&run.place.bpffs);
         sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
     };
     let wake = move || {
@@ -139,6 +143,7 @@ async fn serve(run: &Run) -> Result<()> {
     info!("node {name}: following {}", run.manifests.display());
     tokio::select! {
         _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
+        outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready) => outcome,
         outcome = server.run() => {

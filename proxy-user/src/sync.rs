@@ -10,7 +10,7 @@ mod write;
 
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 
-use crate::cluster::{Cidr, Cluster, Dirty, ServiceName, Skipped, Why};
+use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped, Why};
 use crate::datapath::{Datapath, Error};
 use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::source::Event;
@@ -21,7 +21,7 @@ use proxy_common::NodeConfig;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 /// How many Services are written together; bounds memory, not correctness.
@@ -61,6 +61,8 @@ pub struct Sync<D> {
     synced: bool,
     problems: BTreeMap<String, Vec<String>>,
     last_error: Option<String>,
+    /// Who listens to what becomes of pods; `None` before all are known.
+    opted_out: watch::Sender<Option<Vec<OptedOut>>>,
 }
 
 /// A Service and its rows.
@@ -105,6 +107,7 @@ impl<D: Datapath> Sync<D> {
             synced: false,
             problems: BTreeMap::new(),
             last_error: None,
+            opted_out: watch::Sender::new(None),
         })
     }
 
@@ -174,6 +177,9 @@ impl<D: Datapath> Sync<D> {
         if dirty.node {
             self.node_changed();
         }
+        if dirty.pods {
+            self.tell_of_pods();
+        }
         if self.synced {
             self.dirty.extend(dirty.services);
         }
@@ -181,6 +187,7 @@ impl<D: Datapath> Sync<D> {
 
     fn start(&mut self) {
         self.synced = true;
+        self.tell_of_pods();
         self.mark_all();
     }
 

@@ -62,6 +62,8 @@ mod shaped;
 mod shapes;
 #[path = "netns/snat.rs"]
 mod snat;
+#[path = "netns/socket_modes.rs"]
+mod socket_modes;
 #[path = "netns/sockets.rs"]
 mod sockets;
 #[path = "netns/stage.rs"]

@@ -3,14 +3,15 @@
 use crate::bpf::maps::COUNTERS;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_sock, bpf_sock_addr};
-use aya_ebpf::btf_maps::{HashMap, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use proxy_common::{
-    AddrV4, AddrV6, Connected, Counter, ExemptKey, Peers, Port, Proto, SocketAddress, SocketCall,
+    AddrV4, AddrV6, Connected, Counter, ExemptBy, ExemptKey, Peers, Port, Proto, SocketAddress,
+    SocketCall,
 };
 use proxy_ebpf::family::Family as _;
 use proxy_ebpf::socket::{self, Socket};
@@ -21,6 +22,9 @@ static CONNECTED_SOCKETS: SkStorage<Connected> = SkStorage::new();
 static UNCONNECTED_SOCKETS: SkStorage<Peers> = SkStorage::new();
 #[btf_map]
 static EXEMPT: HashMap<ExemptKey, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+#[btf_map]
+static EXEMPT_BY: Array<ExemptBy, 1> = Array::new();
 
 /// The service maps as the library sees them, at a hook of a cgroup.
 pub(crate) struct SocketMaps;
@@ -197,9 +201,12 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
     }
 
     #[inline(always)]
-    fn is_exempt(&self, by_netns: bool, levels: u16) -> bool {
-        (by_netns && has(&ExemptKey::netns(self.netns())))
-            || (levels != 0 && is_below_exempt(levels))
+    fn is_exempt(&self) -> bool {
+        let Some(by) = EXEMPT_BY.get(0).copied() else {
+            return false;
+        };
+        let is_in = by.netns != 0 && has(&ExemptKey::netns(self.netns()));
+        is_in || (by.levels != 0 && is_below_exempt(by.levels))
     }
 
     #[inline(always)]
@@ -273,7 +280,7 @@ fn has(key: &ExemptKey) -> bool {
 
 /// Whether the caller's cgroup at one of these levels is in `EXEMPT`.
 #[inline(never)]
-fn is_below_exempt(levels: u16) -> bool {
+fn is_below_exempt(levels: u32) -> bool {
     for level in 1..=LEVELS {
         if levels & (1 << level) == 0 {
             continue;

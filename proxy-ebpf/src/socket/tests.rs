@@ -169,7 +169,6 @@ fn a_frontend_without_backends_refuses() {
 #[test]
 fn sockets_that_can_not_be_helped_are_left_to_devices() {
     let world = web(FrontendKind::ClusterIp, WEB);
-    let exempt = with(world.clone(), SocketOption::ExemptNetns);
     let host_only = with(world.clone(), SocketOption::HostOnly);
     let forgetful = MemorySocket {
         has_memory: false,
@@ -186,7 +185,7 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
     for (mut socket, world) in [
         (forgetful.clone(), &world),
         (bound, &world),
-        (left, &exempt),
+        (left, &world),
         (tcp_socket(), &host_only),
     ] {
         assert_eq!(socket.connect(world, WEB), (LEFT, WEB.into()));

@@ -101,8 +101,8 @@ impl Socket for MemorySocket {
         1
     }
 
-    fn is_exempt(&self, by_netns: bool, _levels: u16) -> bool {
-        by_netns && self.is_exempt
+    fn is_exempt(&self) -> bool {
+        self.is_exempt
     }
 
     fn connected(&mut self) -> Option<&mut Connected> {

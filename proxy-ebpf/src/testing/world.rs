@@ -101,7 +101,6 @@ impl Default for World {
                 snat_port_max: Port::new(29999),
                 host_netns: HOST_NETNS,
                 socket_options: SocketOptions::default(),
-                exempt_levels: 0,
                 v4: NodeFamilyV4 {
                     masquerade: v4("172.31.1.2"),
                     cluster_cidr: v4("10.244.0.0"),

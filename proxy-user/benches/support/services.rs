@@ -34,7 +34,6 @@ pub(crate) fn config() -> NodeConfig {
         snat_port_max: Port::new(29999),
         host_netns: 0,
         socket_options: SocketOptions::default(),
-        exempt_levels: 0,
         v4: NodeFamilyV4 {
             masquerade: v4(Ipv4Addr::new(172, 31, 1, 2), 0),
             cluster_cidr: v4(PODS_V4, 0),

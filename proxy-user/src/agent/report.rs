@@ -6,6 +6,7 @@ use super::preparations::Preparations;
 use super::sockets::SocketReport;
 use crate::datapath::attach::DeviceReport;
 use crate::datapath::closing::ClosingReport;
+use crate::datapath::exempt::ExemptReport;
 use crate::flows::FlowReport;
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
@@ -80,6 +81,7 @@ pub(super) struct Server {
     pub(super) preparations: Preparations,
     pub(super) flows: watch::Receiver<FlowReport>,
     pub(super) sockets: watch::Receiver<SocketReport>,
+    pub(super) exempt: watch::Receiver<Vec<ExemptReport>>,
     pub(super) closed: watch::Receiver<ClosingReport>,
 }
 
@@ -140,7 +142,10 @@ impl Server {
             warnings: self.preparations.warnings.clone(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
-            sockets: self.sockets.borrow().clone(),
+            sockets: SocketReport {
+                exempt: self.exempt.borrow().clone(),
+                ..self.sockets.borrow().clone()
+            },
             closed_sockets: self.closed.borrow().clone(),
             flows: self.flows.borrow().clone(),
         })
@@ -263,6 +268,7 @@ mod tests {
             },
             flows: watch::channel(FlowReport::default()).1,
             sockets: watch::channel(SocketReport::new(crate::config::SocketLb::Off)).1,
+            exempt: watch::channel(Vec::new()).1,
             closed: watch::channel(ClosingReport::default()).1,
         };
         let running = tokio::spawn(server.run());

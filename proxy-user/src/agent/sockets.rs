@@ -1,7 +1,9 @@
 //! What the agent does about sockets: which programs at which cgroup, and what has come of it.
 
+use crate::cluster::OptedOut;
 use crate::config::{Run, SocketLb};
 use crate::datapath::cgroup::{attach, detach, find_root, own_netns};
+use crate::datapath::exempt::{Client, Exempt, ExemptReport};
 use crate::datapath::pins::Pins;
 use crate::tables::Sockets;
 use anyhow::Result;
@@ -9,6 +11,7 @@ use aya::Ebpf;
 use proxy_common::{SocketOption, SocketOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// The programs at cgroups in `ferrule status`.
@@ -20,6 +23,8 @@ pub struct SocketReport {
     pub cgroup: Option<PathBuf>,
     /// Why they aren't; devices translate packets instead.
     pub problem: Option<String>,
+    /// Pods of this node whose sockets are left alone.
+    pub exempt: Vec<ExemptReport>,
 }
 
 impl SocketReport {
@@ -29,6 +34,7 @@ impl SocketReport {
             mode,
             cgroup: None,
             problem: None,
+            exempt: Vec::new(),
         }
     }
 
@@ -52,7 +58,6 @@ pub(super) fn settings(run: &Run) -> Sockets {
     Sockets {
         host_netns,
         options,
-        exempt_levels: 0,
     }
 }
 
@@ -85,4 +90,41 @@ fn attach_to(run: &Run, pins: &Pins, programs: &mut Ebpf) -> Result<PathBuf> {
     };
     attach(programs, pins, &cgroup)?;
     Ok(cgroup)
+}
+
+/// Follows the pods that have opted out, and tells the programs and the report of them.
+///
+/// # Errors
+/// The maps can't be opened, or there is no thread to be had.
+pub(super) async fn follow_pods(
+    pins: &Pins,
+    mut pods: watch::Receiver<Option<Vec<OptedOut>>>,
+    mut sockets: watch::Receiver<SocketReport>,
+    reports: &watch::Sender<Vec<ExemptReport>>,
+) -> Result<()> {
+    let settled = sockets.wait_for(SocketReport::is_settled).await?.clone();
+    let Some(cgroup) = settled.cgroup else {
+        return std::future::pending().await;
+    };
+    let (clients_in, clients) = watch::channel(None);
+    let (exempt, mut found) = Exempt::open(pins, cgroup, clients)?;
+    exempt.start()?;
+    loop {
+        let known = pods.borrow_and_update().clone();
+        clients_in.send_replace(known.map(|pods| pods.into_iter().map(client).collect()));
+        tokio::select! {
+            changed = pods.changed() => changed?,
+            changed = found.changed() => changed?,
+        }
+        reports.send_replace(found.borrow_and_update().clone());
+    }
+}
+
+fn client(pod: OptedOut) -> Client {
+    Client {
+        name: pod.name,
+        uid: pod.uid,
+        addresses: pod.addresses,
+        is_host: pod.is_host,
+    }
 }

@@ -1,11 +1,12 @@
 //! `ferrule status`: the pinned maps, and the agent's view if one is running.
 
+mod sockets;
+
 use super::say;
 use super::table::table;
-use crate::agent::{AgentReport, SocketReport, ask};
-use crate::config::{Place, SocketLb};
+use crate::agent::{AgentReport, ask};
+use crate::config::Place;
 use crate::datapath::attach::DeviceReport;
-use crate::datapath::closing::ClosingReport;
 use crate::datapath::pins::Pins;
 use crate::datapath::readings::{Readings, read};
 use crate::flows::{Busiest, FlowReport, TableReport};
@@ -144,8 +145,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
             sync.pending
         )?;
     }
-    render_sockets(text, sockets)?;
-    render_closed(text, closed_sockets)?;
+    sockets::render(text, sockets, closed_sockets)?;
     render_devices(text, devices)?;
     render_objects(text, sync)?;
     render_flows(text, flows)
@@ -161,32 +161,6 @@ fn render_counts(text: &mut String, sync: &crate::sync::Report) -> std::fmt::Res
         row("backends", sync.backends),
     ];
     write!(text, "\n{}", table(["", "IPv4", "IPv6"], &rows))
-}
-
-fn render_sockets(text: &mut String, sockets: &SocketReport) -> std::fmt::Result {
-    let whose = match sockets.mode {
-        SocketLb::Full => "of all processes",
-        SocketLb::HostOnly => "in the node's own network namespace",
-        SocketLb::Off => "none (--socket-lb off)",
-    };
-    write!(text, "\nSockets that get a backend: {whose}")?;
-    match (&sockets.cgroup, &sockets.problem) {
-        (Some(cgroup), _) => writeln!(text, ", below {}", cgroup.display()),
-        (None, Some(problem)) => writeln!(text, "; devices do it instead: {problem}"),
-        (None, None) => writeln!(text),
-    }
-}
-
-fn render_closed(text: &mut String, closed: &ClosingReport) -> std::fmt::Result {
-    let ClosingReport { closed, problem } = closed;
-    writeln!(
-        text,
-        "Sockets closed because their backend had gone: {closed}"
-    )?;
-    match problem {
-        Some(problem) => writeln!(text, "Warning: some stay open: {problem}"),
-        None => Ok(()),
-    }
 }
 
 fn render_devices(text: &mut String, devices: &[DeviceReport]) -> std::fmt::Result {
@@ -320,6 +294,11 @@ fn render_readings(text: &mut String, readings: &Readings) -> std::fmt::Result {
         text,
         "\n{}",
         table(["dropped", "packets"], &counted(&readings.drops))
+    )?;
+    write!(
+        text,
+        "\n{}",
+        table(["sockets", "calls"], &counted(&readings.sockets))
     )
 }
 

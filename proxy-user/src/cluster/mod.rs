@@ -3,18 +3,23 @@
 mod address;
 mod endpoints;
 mod node;
+mod pod;
+mod protocol;
 mod service;
 mod skipped;
 
 pub use address::{Cidr, NotACidr};
 pub use endpoints::Endpoint;
 pub use node::NodeView;
+pub use pod::OptedOut;
+pub use protocol::{IpFamily, Protocol};
 pub use skipped::{Skipped, Why};
 
 use crate::source::{Kind, Object, ObjectKey};
 use endpoints::Slice;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use pod::PodView;
 use service::Exposed;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,24 +32,6 @@ pub struct ServiceName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// Transport protocols that can be balanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// Transmission Control Protocol.
-    Tcp,
-    /// User Datagram Protocol.
-    Udp,
-}
-
-/// IP address families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IpFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// A Service and its endpoints, as far as they can be used.
@@ -84,6 +71,8 @@ pub struct Dirty {
     pub services: Vec<ServiceName>,
     /// The Service-independent part: [`Cluster::node`] has changed.
     pub node: bool,
+    /// [`Cluster::opted_out`] has changed.
+    pub pods: bool,
     /// Objects that belong to no Service and can't be used, as of this change.
     pub skipped: Vec<Skipped>,
 }
@@ -96,6 +85,8 @@ pub struct Cluster {
     members: HashMap<ServiceName, Members>,
     owners: HashMap<ObjectKey, ServiceName>,
     unowned: BTreeMap<ObjectKey, Skipped>,
+    /// Those that say something of note.
+    pods: BTreeMap<ObjectKey, PodView>,
 }
 
 /// What is known under the name of one Service.
@@ -114,6 +105,7 @@ impl Cluster {
             members: HashMap::new(),
             owners: HashMap::new(),
             unowned: BTreeMap::new(),
+            pods: BTreeMap::new(),
         }
     }
 
@@ -124,6 +116,10 @@ impl Cluster {
             Object::Service(service) => self.put_service(&key, service),
             Object::EndpointSlice(slice) => self.put_slice(key, slice),
             Object::Node(node) => self.put_node(&key, node),
+            Object::Pod(pod) => {
+                let view = pod::view(&key, pod, &self.node_name);
+                self.set_pod(key, view)
+            }
         }
     }
 
@@ -133,6 +129,7 @@ impl Cluster {
             Kind::Service => self.set_service(&ServiceName::of(key), None),
             Kind::EndpointSlice => Dirty::services(self.remove_slice(key)),
             Kind::Node => self.set_node(&key.name, None),
+            Kind::Pod => self.set_pod(key.clone(), PodView::default()),
         }
     }
 
@@ -182,7 +179,13 @@ impl Cluster {
 
     /// Objects that belong to no Service and can't be used.
     pub fn unowned(&self) -> impl Iterator<Item = &Skipped> {
-        self.unowned.values()
+        let pods = self.pods.values().flat_map(|pod| &pod.skipped);
+        self.unowned.values().chain(pods)
+    }
+
+    /// The pods of this node whose sockets are left alone.
+    pub fn opted_out(&self) -> impl Iterator<Item = &OptedOut> {
+        self.pods.values().filter_map(|pod| pod.opted_out.as_ref())
     }
 
     fn put_service(&mut self, key: &ObjectKey, service: &Service) -> Dirty {
@@ -251,6 +254,20 @@ impl Cluster {
         }
     }
 
+    fn set_pod(&mut self, key: ObjectKey, pod: PodView) -> Dirty {
+        let before = self.pods.remove(&key).unwrap_or_default();
+        let news = pod.skipped.iter().filter(|it| !before.skipped.contains(it));
+        let dirty = Dirty {
+            pods: before.opted_out != pod.opted_out,
+            skipped: news.cloned().collect(),
+            ..Dirty::default()
+        };
+        if pod != PodView::default() {
+            self.pods.insert(key, pod);
+        }
+        dirty
+    }
+
     fn drop_if_empty(&mut self, name: &ServiceName) {
         let empty = |members: &Members| members.service.is_none() && members.slices.is_empty();
         if self.members.get(name).is_some_and(empty) {
@@ -294,51 +311,6 @@ impl ServiceName {
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl IpFamily {
-    /// The family of an address.
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The name as Kubernetes writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "IPv4" => Some(Self::V4),
-            "IPv6" => Some(Self::V6),
-            _ => None,
-        }
-    }
-}
-
-impl Protocol {
-    /// The name as Kubernetes writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        }
-    }
-
-    /// Absent means TCP, as the API server has it.
-    fn from_name(name: Option<&str>) -> Result<Self, Why> {
-        match name.unwrap_or("TCP") {
-            "TCP" => Ok(Self::Tcp),
-            "UDP" => Ok(Self::Udp),
-            other => Err(Why::UnsupportedProtocol(other.to_owned())),
-        }
     }
 }
 

@@ -45,6 +45,9 @@ pub enum Why {
     /// Neither `true` nor `false`.
     #[error("{0:?} is neither true nor false")]
     NotABool(String),
+    /// Neither `on` nor `off`.
+    #[error("{0:?} is neither on nor off")]
+    NeitherOnNorOff(String),
     /// Ports are 1 to 65535.
     #[error("port {0} is not between 1 and 65535")]
     PortOutOfRange(i32),

@@ -190,8 +190,10 @@ pub fn walk(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
     attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    // SAFETY: this is the part of the union that the command uses, still all zero.
+    let create = unsafe { &mut attr.link_create };
     // SAFETY: this is the part of the union that iterators use, still all zero.
-    let info = unsafe { &mut attr.link_create.__bindgen_anon_3.__bindgen_anon_1 };
+    let info = unsafe { &mut create.__bindgen_anon_3.__bindgen_anon_1 };
     info.iter_info = &raw mut which as u64;
     info.iter_info_len = size_of_val(&which) as u32;
     // SAFETY: the pointer is to a live buffer of this length.

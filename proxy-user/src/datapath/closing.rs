@@ -3,20 +3,21 @@
 //! A thread of its own: it enters the network namespaces of pods.
 
 mod diag;
-mod namespaces;
 
 use crate::datapath::bpf::walk;
+use crate::datapath::cgroup::own_netns;
 use crate::datapath::kernel::open_map;
+use crate::datapath::netns::Namespaces;
 use crate::datapath::pins::Pins;
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::MapData;
 use aya::programs::{Iter, ProgramFd};
 use aya::{Btf, Ebpf};
-use namespaces::Namespaces;
 use proxy_common::Connected;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -126,7 +127,7 @@ impl Closer {
         if wanted.is_empty() {
             return Ok(0);
         }
-        Namespaces::find()?.visit(&wanted, diag::close)
+        reach(wanted)
     }
 
     /// The sockets that have to be closed.
@@ -136,5 +137,43 @@ impl Closer {
         file.read_to_end(&mut bytes)?;
         let rows = bytes.chunks_exact(size_of::<Connected>());
         Ok(rows.map(bytemuck::pod_read_unaligned).collect())
+    }
+}
+
+/// Cookies of sockets, by that of their network namespace.
+type Wanted = BTreeMap<u64, BTreeSet<u64>>;
+
+/// Closes what is wanted wherever it is; returns how many sockets that were.
+fn reach(mut left: Wanted) -> Result<u64> {
+    let mut closed = Ok(0);
+    let work = || {
+        closed = match (&closed, close_here(&mut left)) {
+            (Ok(before), Ok(count)) => Ok(before + count),
+            (Ok(_), Err(error)) => Err(error),
+            (Err(_), _) => return ControlFlow::Break(()),
+        };
+        match left.is_empty() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let visited = Namespaces::find()?.visit(work);
+    let closed = closed.context("closing sockets")?;
+    if left.is_empty() || own_netns().is_err() {
+        return Ok(closed);
+    }
+    let count: usize = left.values().map(BTreeSet::len).sum();
+    visited.with_context(|| format!("{count} sockets are out of reach"))?;
+    bail!("{count} sockets are out of reach: no name leads to their network namespace")
+}
+
+/// What is wanted here; all of it where the kernel does not tell where here is.
+fn close_here(left: &mut Wanted) -> std::io::Result<u64> {
+    match own_netns() {
+        Ok(cookie) => match left.remove(&cookie) {
+            Some(cookies) => diag::close(&cookies),
+            None => Ok(0),
+        },
+        Err(_) => diag::close(&left.values().flatten().copied().collect()),
     }
 }

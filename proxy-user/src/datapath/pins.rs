@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The maps that outlive the agent.
-pub const PINNED_MAPS: [&str; 21] = [
+pub const PINNED_MAPS: [&str; 22] = [
     "CONFIG",
     "COUNTERS",
     "FRONTENDS_V4",
@@ -34,6 +34,7 @@ pub const PINNED_MAPS: [&str; 21] = [
     "CONNECTED_SOCKETS",
     "UNCONNECTED_SOCKETS",
     "EXEMPT",
+    "EXEMPT_BY",
 ];
 
 /// Paths below one mount of bpffs.

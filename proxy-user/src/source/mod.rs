@@ -5,7 +5,7 @@
 
 pub mod manifests;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fmt;
@@ -19,6 +19,8 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
     /// `v1` Node.
     Node(Box<Node>),
+    /// `v1` Pod.
+    Pod(Box<Pod>),
 }
 
 /// The kinds of objects that matter.
@@ -30,6 +32,8 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Node.
     Node,
+    /// `v1` Pod.
+    Pod,
 }
 
 /// What tells one object from all others.
@@ -69,6 +73,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::Pod => "Pod",
         }
     }
 }
@@ -80,6 +85,7 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
+            Self::Pod(_) => Kind::Pod,
         }
     }
 
@@ -99,6 +105,7 @@ impl Object {
             Self::Service(service) => &service.metadata,
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Node(node) => &node.metadata,
+            Self::Pod(pod) => &pod.metadata,
         }
     }
 
@@ -108,19 +115,61 @@ impl Object {
             Self::Service(service) => &mut service.metadata,
             Self::EndpointSlice(slice) => &mut slice.metadata,
             Self::Node(node) => &mut node.metadata,
+            Self::Pod(pod) => &mut pod.metadata,
         }
     }
 
-    /// The object without the metadata that nothing here reads.
+    /// The object without what nothing here reads: most of the metadata, and most of a Pod.
     pub fn trimmed(mut self) -> Self {
+        if let Self::Pod(pod) = &mut self {
+            pod.spec = pod.spec.take().map(trimmed_spec);
+            pod.status = pod.status.take().map(trimmed_status);
+        }
         let metadata = self.metadata_mut();
+        let mut annotations = metadata.annotations.take();
+        if let Some(annotations) = &mut annotations {
+            annotations.retain(|name, _| is_read(name));
+        }
         *metadata = ObjectMeta {
             name: metadata.name.take(),
             namespace: metadata.namespace.take(),
+            uid: metadata.uid.take(),
             labels: metadata.labels.take(),
+            annotations: annotations.filter(|it| !it.is_empty()),
             ..ObjectMeta::default()
         };
         self
+    }
+}
+
+/// Whether an annotation means something here.
+fn is_read(annotation: &str) -> bool {
+    annotation.starts_with("ferrule.dev/") || annotation == "sidecar.istio.io/status"
+}
+
+fn trimmed_spec(spec: PodSpec) -> PodSpec {
+    let names = |containers: Vec<Container>| {
+        let named = containers.into_iter().map(|container| Container {
+            name: container.name,
+            ..Container::default()
+        });
+        named.collect()
+    };
+    PodSpec {
+        node_name: spec.node_name,
+        host_network: spec.host_network,
+        containers: names(spec.containers),
+        init_containers: spec.init_containers.map(names),
+        ..PodSpec::default()
+    }
+}
+
+fn trimmed_status(status: PodStatus) -> PodStatus {
+    PodStatus {
+        phase: status.phase,
+        pod_ip: status.pod_ip,
+        pod_ips: status.pod_ips,
+        ..PodStatus::default()
     }
 }
 
@@ -129,7 +178,7 @@ impl fmt::Display for ObjectKey {
         let kind = self.kind.name();
         match self.kind {
             Kind::Node => write!(f, "{kind} {}", self.name),
-            Kind::Service | Kind::EndpointSlice => {
+            Kind::Service | Kind::EndpointSlice | Kind::Pod => {
                 write!(f, "{kind} {}/{}", self.namespace, self.name)
             }
         }

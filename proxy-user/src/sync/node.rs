@@ -1,11 +1,13 @@
-//! The node itself: its addresses, and the row that tells the programs of them.
+//! The node itself: its addresses, its pods, and the row that tells the programs of them.
 
 use super::Sync;
+use crate::cluster::OptedOut;
 use crate::datapath::Datapath;
 use crate::frontend::{LocalAddresses, NodeContext};
 use crate::tables::node_config;
 use proxy_common::NodeConfig;
 use std::net::IpAddr;
+use tokio::sync::watch;
 use tracing::warn;
 
 impl<D: Datapath> Sync<D> {
@@ -33,6 +35,18 @@ impl<D: Datapath> Sync<D> {
         if self.node != node {
             self.node = node;
             self.mark_all();
+        }
+    }
+
+    /// The pods whose sockets are left alone, from now on.
+    pub fn opted_out(&self) -> watch::Receiver<Option<Vec<OptedOut>>> {
+        self.opted_out.subscribe()
+    }
+
+    pub(super) fn tell_of_pods(&self) {
+        if self.synced {
+            let pods = self.cluster.opted_out().cloned().collect();
+            self.opted_out.send_replace(Some(pods));
         }
     }
 

@@ -15,8 +15,6 @@ pub struct Sockets {
     pub host_netns: u64,
     /// What they do, besides what they always do.
     pub options: SocketOptions,
-    /// Bit N: some exempt cgroups are N levels below the root.
-    pub exempt_levels: u16,
 }
 
 /// What the programs must know about the node. Of several ranges of one family the first counts.
@@ -34,7 +32,6 @@ pub fn node_config(
         snat_port_max: Port::new(*snat_ports.end()),
         host_netns: sockets.host_netns,
         socket_options: sockets.options,
-        exempt_levels: sockets.exempt_levels,
         v4: NodeFamilyV4 {
             masquerade: AddrV4::new(node.primary_v4.unwrap_or(UNSET_V4)),
             cluster_cidr: AddrV4::new(cidr_v4),

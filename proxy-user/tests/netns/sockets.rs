@@ -4,6 +4,7 @@ use crate::stage::{PATIENCE, Stage, TARGET, eventually};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use xtask::cluster::Pod;
 
 /// The pod of a node, with its processes in the node's cgroup, which is what the agent attaches to.
@@ -25,12 +26,12 @@ fn targets(stage: &Stage) -> Vec<SocketAddr> {
 }
 
 /// An answer: who gave it, and as whom the application was told.
-struct Told {
-    server: String,
-    peer: SocketAddr,
+pub(crate) struct Told {
+    pub(crate) server: String,
+    pub(crate) peer: SocketAddr,
 }
 
-fn tcp(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
+pub(crate) fn tcp(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
     caller.namespace().run(|| {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -49,7 +50,7 @@ fn server(text: &[u8]) -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn udp_connected(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
+pub(crate) fn udp_connected(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
     caller.namespace().run(|| {
         let socket = UdpSocket::bind(any(to))?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -65,7 +66,7 @@ fn udp_connected(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
     })?
 }
 
-fn udp_unconnected(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
+pub(crate) fn udp_unconnected(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
     caller.namespace().run(|| {
         let socket = UdpSocket::bind(any(to))?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -128,7 +129,7 @@ fn sockets_get_a_backend_and_are_told_of_what_they_dialled() {
 }
 
 /// A connected datagram socket of a caller.
-fn udp_socket(caller: &Pod, to: SocketAddr) -> UdpSocket {
+pub(crate) fn udp_socket(caller: &Pod, to: SocketAddr) -> UdpSocket {
     let open = || {
         let socket = UdpSocket::bind(any(to)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -138,7 +139,7 @@ fn udp_socket(caller: &Pod, to: SocketAddr) -> UdpSocket {
     caller.namespace().run(open).unwrap()
 }
 
-fn tcp_stream(caller: &Pod, to: SocketAddr) -> TcpStream {
+pub(crate) fn tcp_stream(caller: &Pod, to: SocketAddr) -> TcpStream {
     let open = || TcpStream::connect_timeout(&to, PATIENCE).unwrap();
     let stream = caller.namespace().run(open).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -146,7 +147,7 @@ fn tcp_stream(caller: &Pod, to: SocketAddr) -> TcpStream {
 }
 
 /// Whether an open connection still carries bytes there and back.
-fn echoes(mut stream: &TcpStream) -> bool {
+pub(crate) fn echoes(mut stream: &TcpStream) -> bool {
     let mut text = [0; 256];
     let (mut seen, mark) = (Vec::new(), b"still there?");
     if stream.write_all(mark).is_err() {
@@ -237,4 +238,84 @@ fn connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others()
 #[test]
 fn streams_are_closed_when_their_backend_goes_if_that_is_wanted() {
     closing(&["--close-tcp"], true);
+}
+
+const UID: &str = "0a1b2c3d-0000-4000-8000-00000000beef";
+const OTHER_UID: &str = "0a1b2c3d-0000-4000-8000-00000000cafe";
+
+/// Writes the object of a pod that has opted out; returns the file.
+fn opt_out(stage: &Stage, pod: &Pod, uid: &str) -> PathBuf {
+    let is_host = uid == UID;
+    let [v4, v6] = pod.addresses();
+    let text = format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: default
+  uid: {uid}
+  annotations: {{ferrule.dev/socket-lb: 'off'}}
+spec:
+  nodeName: {node}
+  hostNetwork: {is_host}
+  containers: [{{name: app}}]
+status:
+  podIPs: [{{ip: '{v4}'}}, {{ip: '{v6}'}}]
+",
+        name = pod.name(),
+        node = pod.node().unwrap(),
+    );
+    let folder = &stage.cluster.node(1).paths().manifests;
+    let path = folder.join(format!("pod-{}.yaml", pod.name()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Asks in all ways until `count` of calls under a name goes up each time.
+fn expect_calls(stage: &Stage, caller: &Pod, names: [&str; 2]) {
+    let calls: [(&str, Call); 3] = [
+        (names[0], tcp),
+        (names[0], udp_connected),
+        (names[1], udp_unconnected),
+    ];
+    for to in targets(stage) {
+        for (name, call) in calls {
+            let before = stage.count(1, "sockets", name);
+            let told = call(caller, to);
+            let told = told.unwrap_or_else(|error| panic!("{} -> {to}: {error}", caller.name()));
+            assert_eq!(told.peer, to, "{}", caller.name());
+            let after = stage.count(1, "sockets", name);
+            assert!(after > before, "{name} {} -> {to}", caller.name());
+        }
+    }
+}
+
+#[test]
+fn pods_that_have_opted_out_are_served_by_devices_with_the_same_results() {
+    let stage = Stage::new(&[]);
+    let node = stage.cluster.node(1);
+    // The systemd driver of kubelet has other names for cgroups than the other one.
+    let uid = UID.replace('-', "_");
+    let slice =
+        format!("kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/app");
+    let slice = node.add_cgroup(&slice).unwrap();
+    let by_netns = inside(&stage, 1, &stage.shell);
+    let by_cgroup = node.host_pod("host-pod").within(&slice);
+    for (pod, uid, by) in [(&by_netns, OTHER_UID, "netns"), (&by_cgroup, UID, "cgroup")] {
+        // Before it is known the pod is like all others.
+        expect_calls(&stage, pod, ["socket-connected", "socket-sent"]);
+        let manifest = opt_out(&stage, pod, uid);
+        eventually("the pod is found", || {
+            let status = stage.agent(1).status().unwrap();
+            status["agent"]["sockets"]["exempt"][0]["by"] == by
+        });
+        expect_calls(&stage, pod, ["socket-left", "socket-left"]);
+        std::fs::remove_file(manifest).unwrap();
+        eventually("the pod is forgotten", || {
+            let status = stage.agent(1).status().unwrap();
+            status["agent"]["sockets"]["exempt"] == serde_json::json!([])
+        });
+        expect_calls(&stage, pod, ["socket-connected", "socket-sent"]);
+    }
+    stage.assert_undisturbed();
 }

@@ -260,6 +260,7 @@ fn key(line: &str) -> ObjectKey {
         "Service" => Kind::Service,
         "EndpointSlice" => Kind::EndpointSlice,
         "Node" => Kind::Node,
+        "Pod" => Kind::Pod,
         other => panic!("no such kind: {other}"),
     };
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));

@@ -1,6 +1,7 @@
 //! The folder of manifests that the agents read: one YAML file per object, replaced atomically.
 
-use super::node::{Node, Pod};
+use super::node::Node;
+use super::pod::Pod;
 use super::shape::Families;
 use anyhow::{Context, Result};
 use std::fmt::{self, Write};

@@ -21,6 +21,7 @@ mod namespace;
 mod node;
 mod overlay;
 mod plan;
+mod pod;
 mod rules;
 mod shape;
 mod tracked;
@@ -29,11 +30,12 @@ mod uplink;
 pub use agent::{Agent, AgentPaths};
 pub use manifests::{Manifests, Protocol, Service, ServicePort};
 pub use namespace::Namespace;
-pub use node::{Node, Pod};
+pub use node::Node;
 pub use plan::{
     CLIENT_V4, CLIENT_V6, CLUSTER_CIDR, CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, MAX_NODES, NodePlan,
     SERVICE_CIDR_V4, SERVICE_CIDR_V6,
 };
+pub use pod::Pod;
 pub use shape::{Families, Masquerade, NodeLink, Offloads, PodLink, Shape, Uplink};
 pub use tracked::{Direction, Tracked};
 

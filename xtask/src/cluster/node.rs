@@ -2,15 +2,16 @@
 
 use super::agent::{Agent, AgentPaths};
 use super::plan::NodePlan;
-use super::shape::{Families, PodLink, Shape};
+use super::pod::Pod;
+use super::shape::{PodLink, Shape};
 use super::tracked::{self, Tracked};
 use super::{Namespace, cgroup, leftovers, namespace, rules, set_offloads, uplink};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::ffi::OsStr;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// A node: a namespace behind the router, with pods behind it.
 #[derive(Debug)]
@@ -20,84 +21,6 @@ pub struct Node {
     namespace: Namespace,
     pods: Vec<Pod>,
     paths: AgentPaths,
-}
-
-/// Something with a namespace and an address of each family: a pod, a pod that shares its node's
-/// namespace, or a host outside the cluster. A handle: dropping it removes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    name: String,
-    node: Option<String>,
-    namespace: Namespace,
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
-    families: Families,
-}
-
-impl Pod {
-    /// Something in a namespace that has these addresses; it is on no node.
-    #[must_use]
-    pub fn outside(name: &str, namespace: Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
-        Self {
-            name: name.to_owned(),
-            node: None,
-            namespace,
-            v4,
-            v6,
-            families: Families::Both,
-        }
-    }
-
-    /// The same pod; what is done in it belongs to this cgroup, which has to be threaded.
-    #[must_use]
-    pub fn within(&self, cgroup: &Path) -> Self {
-        Self {
-            namespace: self.namespace.within(cgroup),
-            ..self.clone()
-        }
-    }
-
-    /// The pod's name, as its servers give it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name of its node; none outside the cluster.
-    #[must_use]
-    pub fn node(&self) -> Option<&str> {
-        self.node.as_deref()
-    }
-
-    /// The namespace to enter.
-    #[must_use]
-    pub fn namespace(&self) -> &Namespace {
-        &self.namespace
-    }
-
-    /// Its IPv4 address.
-    #[must_use]
-    pub fn v4(&self) -> Ipv4Addr {
-        self.v4
-    }
-
-    /// Its IPv6 address.
-    #[must_use]
-    pub fn v6(&self) -> Ipv6Addr {
-        self.v6
-    }
-
-    /// Both addresses, IPv4 first.
-    #[must_use]
-    pub fn addresses(&self) -> [IpAddr; 2] {
-        [self.v4.into(), self.v6.into()]
-    }
-
-    /// Which of its addresses can be used.
-    #[must_use]
-    pub fn families(&self) -> Families {
-        self.families
-    }
 }
 
 impl Node {
@@ -165,6 +88,21 @@ impl Node {
     #[must_use]
     pub fn paths(&self) -> &AgentPaths {
         &self.paths
+    }
+
+    /// Makes a cgroup below the node's own, as kubelet does for a pod.
+    ///
+    /// # Errors
+    /// When the machine has no cgroup v2, or it can't be made.
+    pub fn add_cgroup(&self, name: &str) -> Result<PathBuf> {
+        let mut path = self.paths.cgroup.clone().context("no cgroup v2")?;
+        for part in name.split('/') {
+            path.push(part);
+            if !path.exists() {
+                cgroup::make(&path)?;
+            }
+        }
+        Ok(path)
     }
 
     /// A pod with `hostNetwork: true`: it has the node's namespace and addresses.

@@ -236,6 +236,7 @@ fn known(api_version: &str, kind: &str) -> Option<Kind> {
         ("v1", "Service") => Some(Kind::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
         ("v1", "Node") => Some(Kind::Node),
+        ("v1", "Pod") => Some(Kind::Pod),
         _ => None,
     }
 }
@@ -250,6 +251,7 @@ impl<'de> DeserializeSeed<'de> for OfKind {
             Kind::Service => Object::Service(Box::deserialize(from)?),
             Kind::EndpointSlice => Object::EndpointSlice(Box::deserialize(from)?),
             Kind::Node => Object::Node(Box::deserialize(from)?),
+            Kind::Pod => Object::Pod(Box::deserialize(from)?),
         })
     }
 }

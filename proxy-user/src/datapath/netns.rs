@@ -1,11 +1,11 @@
 //! The network namespaces of this machine, as far as there are names for them.
 
-use crate::datapath::cgroup::own_netns;
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,6 @@ pub(super) struct Namespaces {
     /// By inode; the thread's own is not among them.
     others: BTreeMap<u64, PathBuf>,
 }
-
-/// Cookies of sockets, by that of their network namespace.
-type Wanted = BTreeMap<u64, BTreeSet<u64>>;
-
-/// Closes the sockets with these cookies in the network namespace of the thread; returns how many.
-type Close = fn(&BTreeSet<u64>) -> io::Result<u64>;
 
 const OWN: &str = "/proc/thread-self/ns/net";
 /// Where iproute2 and container runtimes keep names of them.
@@ -46,58 +40,43 @@ impl Namespaces {
         Ok(Self { others })
     }
 
-    /// Closes what is wanted wherever it is; returns how many sockets that were.
+    /// Does something in the thread's own and in all others; returns what came of it until it was enough.
     ///
     /// # Errors
-    /// Sockets that were not reached, and why.
-    pub(super) fn visit(&self, wanted: &Wanted, close: Close) -> Result<u64> {
-        let mut left = wanted.clone();
-        let mut closed = close_here(&mut left, close)?;
-        let mut refusal = None;
+    /// Why the last one that could not be entered was not.
+    pub(super) fn visit<T: Send>(
+        &self,
+        mut work: impl FnMut() -> ControlFlow<T> + Send,
+    ) -> Result<Option<T>> {
+        if let ControlFlow::Break(enough) = work() {
+            return Ok(Some(enough));
+        }
+        let mut refusal = Ok(None);
         for path in self.others.values() {
-            if left.is_empty() {
-                break;
-            }
-            match enter(path, &mut left, close) {
-                Ok(count) => closed += count,
+            match enter(path, &mut work) {
+                Ok(ControlFlow::Break(enough)) => return Ok(Some(enough)),
+                Ok(ControlFlow::Continue(())) => {}
                 // Gone meanwhile, or not ours to enter.
-                Err(error) => refusal = Some(error),
+                Err(error) => refusal = Err(error),
             }
         }
-        if left.is_empty() {
-            return Ok(closed);
-        }
-        let count: usize = left.values().map(BTreeSet::len).sum();
-        let why = refusal.unwrap_or_else(|| anyhow!("no name leads to their network namespace"));
-        bail!("{count} sockets could not be reached: {why:#}")
+        refusal
     }
 }
 
 /// Does it in another network namespace, in a thread that ends there.
-fn enter(path: &Path, left: &mut Wanted, close: Close) -> Result<u64> {
+fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             setns(file, CloneFlags::CLONE_NEWNET)
                 .context("entering network namespaces takes CAP_SYS_ADMIN")?;
-            close_here(left, close)
+            Ok(work())
         });
         inside
             .join()
             .map_err(|_| anyhow!("the thread has panicked"))?
     })
-}
-
-/// What is wanted here; all of it where the kernel does not tell where here is.
-fn close_here(left: &mut Wanted, close: Close) -> Result<u64> {
-    let closed = match own_netns() {
-        Ok(cookie) => match left.remove(&cookie) {
-            Some(cookies) => close(&cookies),
-            None => Ok(0),
-        },
-        Err(_) => close(&left.values().flatten().copied().collect()),
-    };
-    closed.context("closing sockets")
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
