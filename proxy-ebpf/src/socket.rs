@@ -27,6 +27,10 @@ pub trait Socket {
     /// Whether its own address is one of loopback.
     fn is_on_loopback(&self) -> bool;
 
+    /// Whether it is a path of an MPTCP socket: that one, whose peer the application asks for, is never shown
+    /// to us when it connects.
+    fn is_path(&self) -> bool;
+
     /// The cookie of its network namespace.
     fn netns(&self) -> u64;
 
@@ -245,7 +249,7 @@ fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bo
     };
     let options = config.socket_options;
     let is_meant = !options.has(SocketOption::HostOnly) || socket.netns() == config.host_netns;
-    is_meant && !socket.is_on_loopback() && !socket.is_exempt()
+    is_meant && !socket.is_on_loopback() && !socket.is_path() && !socket.is_exempt()
 }
 
 /// The application talks to an address itself: if it is that of a backend which a frontend has led to,

@@ -36,6 +36,8 @@ mod local_address;
 mod matrix;
 #[path = "netns/mtu.rs"]
 mod mtu;
+#[path = "netns/odd_callers.rs"]
+mod odd_callers;
 #[path = "netns/order.rs"]
 mod order;
 #[path = "netns/policy.rs"]

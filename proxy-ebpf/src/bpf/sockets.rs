@@ -5,7 +5,8 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_set_retval, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
@@ -189,6 +190,16 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
     }
 
     #[inline(always)]
+    fn is_path(&self) -> bool {
+        if MULTIPATH.load() == 0 {
+            return false;
+        }
+        // SAFETY: the socket of a valid context; null unless it is what is asked for.
+        let multipath = unsafe { bpf_skc_to_mptcp_sock(self.socket().cast()) };
+        !multipath.is_null()
+    }
+
+    #[inline(always)]
     fn netns(&self) -> u64 {
         // SAFETY: a valid context of this kind of hook.
         unsafe { bpf_get_netns_cookie(self.context.sock_addr.cast()) }
@@ -255,6 +266,10 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
 /// agent before it loads the programs. Where not, the branch is dead to the verifier.
 #[unsafe(no_mangle)]
 static RETURN_VALUE: Global<u8> = Global::new(0);
+
+/// Whether the kernel tells paths of MPTCP sockets from others (bpf_skc_to_mptcp_sock, Linux 5.19); as above.
+#[unsafe(no_mangle)]
+static MULTIPATH: Global<u8> = Global::new(0);
 
 /// What a call that is ended may fail with (errno(3)).
 #[derive(Clone, Copy)]

@@ -178,6 +178,10 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
         is_on_loopback: true,
         ..tcp_socket()
     };
+    let path = MemorySocket {
+        is_path: true,
+        ..tcp_socket()
+    };
     let left = MemorySocket {
         is_exempt: true,
         ..tcp_socket()
@@ -185,6 +189,7 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
     for (mut socket, world) in [
         (forgetful.clone(), &world),
         (bound, &world),
+        (path, &world),
         (left, &world),
         (tcp_socket(), &host_only),
     ] {

@@ -21,6 +21,8 @@ pub struct MemorySocket {
     pub netns: u64,
     /// Whether it is bound to a loopback address.
     pub is_on_loopback: bool,
+    /// Whether it is a path of an MPTCP socket.
+    pub is_path: bool,
     /// Whether `EXEMPT` has its network namespace.
     pub is_exempt: bool,
     /// Whether there is memory for what has to be remembered.
@@ -37,6 +39,7 @@ impl MemorySocket {
             peers: None,
             netns: 7,
             is_on_loopback: false,
+            is_path: false,
             is_exempt: false,
             has_memory: true,
         }
@@ -91,6 +94,10 @@ impl Socket for MemorySocket {
 
     fn is_on_loopback(&self) -> bool {
         self.is_on_loopback
+    }
+
+    fn is_path(&self) -> bool {
+        self.is_path
     }
 
     fn netns(&self) -> u64 {

@@ -39,6 +39,8 @@ pub enum Feature {
     MapIteration,
     /// An error of choice from a cgroup hook.
     ReturnValue,
+    /// Paths of MPTCP sockets told from other sockets.
+    Multipath,
     /// Walking over the sockets.
     SocketIterators,
     /// Closing sockets from an iterator.
@@ -58,7 +60,7 @@ pub enum Without {
 
 impl Feature {
     /// All, those that can't be missed first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Btf,
         Self::TcPrograms,
         Self::LruHash,
@@ -69,6 +71,7 @@ impl Feature {
         Self::CoarseClock,
         Self::MapIteration,
         Self::ReturnValue,
+        Self::Multipath,
         Self::SocketIterators,
         Self::SocketDestroy,
     ];
@@ -86,6 +89,7 @@ impl Feature {
             Self::CoarseClock => "bpf_ktime_get_coarse_ns",
             Self::MapIteration => "bpf_for_each_map_elem",
             Self::ReturnValue => "bpf_set_retval",
+            Self::Multipath => "bpf_skc_to_mptcp_sock",
             Self::SocketIterators => "socket iterators",
             Self::SocketDestroy => "bpf_sock_destroy",
         }
@@ -104,6 +108,7 @@ impl Feature {
             Self::CoarseClock => "5.11",
             Self::MapIteration => "5.13",
             Self::ReturnValue => "6.1",
+            Self::Multipath => "5.19",
             Self::SocketIterators => "5.9",
             Self::SocketDestroy => "6.5",
         }
@@ -121,6 +126,7 @@ impl Feature {
             Self::SourceLookup => Without::Instead("the address of the device"),
             Self::CoarseClock => Without::Instead("bpf_ktime_get_ns"),
             Self::ReturnValue => Without::Instead("an ICMP error at the device"),
+            Self::Multipath => Without::Instead("MPTCP sockets name the backend"),
             Self::ChecksumIpv6
             | Self::MapIteration
             | Self::SocketIterators
@@ -241,6 +247,10 @@ fn probe(feature: Feature) -> Result<bool> {
         Feature::ReturnValue => {
             is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?
         }
+        Feature::Multipath => is_helper_supported(
+            ProgramType::CgroupSockAddr,
+            BpfHelper::BPF_FUNC_skc_to_mptcp_sock,
+        )?,
         Feature::SocketIterators => has_functions(&["bpf_iter_tcp", "bpf_iter_udp"]),
         Feature::SocketDestroy => has_functions(&["bpf_sock_destroy"]),
     })

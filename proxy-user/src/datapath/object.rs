@@ -149,10 +149,16 @@ fn load_with(
     max_flows: u32,
     features: &Features,
 ) -> Result<Ebpf> {
-    let [tells_source, has_coarse_clock, sets_return_value] = [
+    let [
+        tells_source,
+        has_coarse_clock,
+        sets_return_value,
+        knows_paths,
+    ] = [
         Feature::SourceLookup,
         Feature::CoarseClock,
         Feature::ReturnValue,
+        Feature::Multipath,
     ]
     .map(|it| u8::from(features.has(it)));
     let logs = u8::from(log_level != LOG_OFF);
@@ -162,6 +168,7 @@ fn load_with(
     loader.override_global("SOURCE_LOOKUP", &tells_source, true);
     loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
     loader.override_global("RETURN_VALUE", &sets_return_value, true);
+    loader.override_global("MULTIPATH", &knows_paths, true);
     for name in PINNED_MAPS {
         if let Some(rows) = flow_rows(name, max_flows) {
             loader.map_max_entries(name, rows);

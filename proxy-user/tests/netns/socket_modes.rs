@@ -1,4 +1,5 @@
 //! What flags make of sockets, and what becomes of them without a backend or an agent.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::sockets::{echoes, inside, tcp, tcp_stream, udp_connected, udp_socket, udp_unconnected};
 use crate::stage::{NODE_PORT, PATIENCE, Stage, TARGET, eventually};

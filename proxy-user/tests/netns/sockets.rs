@@ -1,4 +1,5 @@
 //! Sockets that get a backend when they connect or send.
+#![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::stage::{PATIENCE, Stage, TARGET, eventually};
 use std::collections::BTreeSet;
@@ -45,7 +46,7 @@ pub(crate) fn tcp(caller: &Pod, to: SocketAddr) -> std::io::Result<Told> {
 }
 
 /// The first word of an answer.
-fn server(text: &[u8]) -> String {
+pub(crate) fn server(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.split(' ').next().unwrap_or_default().to_owned()
 }
