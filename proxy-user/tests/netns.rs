@@ -2,6 +2,8 @@
 
 #[path = "netns/cells.rs"]
 mod cells;
+#[path = "netns/cgroups.rs"]
+mod cgroups;
 #[path = "netns/change.rs"]
 mod change;
 #[path = "netns/changes_of_the_node.rs"]

@@ -86,7 +86,7 @@ pub(super) fn take(run: &Run, pins: &Pins, programs: &mut Ebpf) -> SocketReport 
 fn attach_to(run: &Run, pins: &Pins, programs: &mut Ebpf) -> Result<PathBuf> {
     let cgroup = match &run.cgroup {
         Some(cgroup) => cgroup.clone(),
-        None => find_root(&run.place.run_dir)?.path,
+        None => find_root(&run.place.run_dir)?,
     };
     attach(programs, pins, &cgroup)?;
     Ok(cgroup)

@@ -3,12 +3,14 @@
 use super::say;
 use super::status::Output;
 use super::table::table;
+use crate::datapath::cgroup::mounted_root;
 use crate::datapath::cost::{Cost, costs};
 use crate::datapath::features::{Feature, Features, Without, add_hint};
 use crate::datapath::firewall::{Forwarding, Obstacle, Refusal, forwarding};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// Flags of `ferrule check`.
 #[derive(Clone, Debug, Args)]
@@ -36,8 +38,19 @@ struct Whole {
     features: Vec<Row>,
     /// One for each program; none on a kernel that is not supported.
     programs: Vec<Cost>,
+    /// Where the programs of sockets belong; a warning, no failure.
+    sockets: Sockets,
     /// What firewalls do to packets that this node forwards; a warning, no failure.
     forwarding: Forwarding,
+}
+
+/// The root of cgroup v2.
+#[derive(Serialize)]
+struct Sockets {
+    /// Where it is mounted; null: nowhere.
+    cgroup: Option<PathBuf>,
+    /// Whether version 1 is mounted, too.
+    is_hybrid: bool,
 }
 
 #[derive(Serialize)]
@@ -68,6 +81,7 @@ pub fn run(check: &Check) -> Result<()> {
         supported: supported.is_ok() && loaded.is_ok(),
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
         programs,
+        sockets: sockets()?,
         forwarding: forwarding(),
     };
     let text = match check.output {
@@ -76,6 +90,14 @@ pub fn run(check: &Check) -> Result<()> {
     };
     say(&text);
     supported.and(loaded)
+}
+
+fn sockets() -> Result<Sockets> {
+    let root = mounted_root()?;
+    Ok(Sockets {
+        is_hybrid: root.as_ref().is_some_and(|root| root.is_hybrid),
+        cgroup: root.map(|root| root.path),
+    })
 }
 
 fn row(feature: Feature, features: &Features) -> Row {
@@ -105,8 +127,27 @@ fn render(whole: &Whole) -> String {
     let kernel = &whole.kernel;
     let features = table(header, &rows);
     let programs = render_programs(&whole.programs);
+    let sockets = render_sockets(&whole.sockets);
     let forwarding = render_forwarding(&whole.forwarding);
-    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}{forwarding}")
+    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}{sockets}{forwarding}")
+}
+
+fn render_sockets(sockets: &Sockets) -> String {
+    let beside = match sockets.is_hybrid {
+        true => ", beside cgroup v1",
+        false => "",
+    };
+    match &sockets.cgroup {
+        Some(cgroup) => format!(
+            "\nSockets: the root of cgroup v2 is {}{beside}\n",
+            cgroup.display()
+        ),
+        None => {
+            "\nSockets: the root of cgroup v2 is not mounted here; ferrule run mounts it, with \
+                 CAP_SYS_ADMIN\n"
+                .to_owned()
+        }
+    }
 }
 
 fn render_forwarding(forwarding: &Forwarding) -> String {

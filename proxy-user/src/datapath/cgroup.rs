@@ -3,7 +3,7 @@
 
 mod root;
 
-pub use root::{Root, find_root};
+pub use root::{OWN_CGROUP, Root, find_root, is_root, mounted_root};
 
 use crate::datapath::bpf::{linked_cgroup, netns_cookie, open_pin, update_link};
 use crate::datapath::pins::Pins;
@@ -54,15 +54,6 @@ pub fn detach(pins: &Pins) {
         // Not there is as good as removed.
         let _ = std::fs::remove_file(pins.cgroup_link(hook));
     }
-}
-
-/// Whether all programs are attached to a cgroup, as their links say.
-pub fn is_attached(pins: &Pins, cgroup: &Path) -> bool {
-    let Ok(id) = cgroup.metadata().map(|it| it.ino()) else {
-        return false;
-    };
-    let leads_there = |hook| is_linked(&pins.cgroup_link(hook), id).unwrap_or(false);
-    HOOKS.into_iter().all(leads_there)
 }
 
 /// The cookie of the network namespace of the thread.

@@ -1,11 +1,12 @@
 //! Everything that Ferrule has set up on a node, found without knowing who set it up and when.
 
 use crate::datapath::attach::{Filters, detach_filter, has_qdisc, remove_qdisc};
-use crate::datapath::cgroup::HOOKS;
+use crate::datapath::cgroup::{HOOKS, OWN_CGROUP, is_root};
 use crate::datapath::devices;
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result};
+use nix::mount::{MntFlags, umount2};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub enum Leftover {
     /// A pin or another file; a tcx link ends with its pin.
     File(PathBuf),
+    /// Our own mount of cgroup v2.
+    Mount(PathBuf),
     /// A folder, empty by the time it is removed.
     Folder(PathBuf),
     /// A filter of ours in somebody's clsact qdisc.
@@ -26,6 +29,7 @@ impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) | Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Mount(path) => write!(f, "mount on {}", path.display()),
             Self::Filter(device, hook) => write!(f, "{} filter of {}", hook.name(), device.name),
             Self::Qdisc(device) => write!(f, "clsact qdisc of {}", device.name),
         }
@@ -40,6 +44,7 @@ impl Leftover {
     pub async fn remove(&self) -> Result<()> {
         match self {
             Self::File(path) => std::fs::remove_file(path).context("removing the file"),
+            Self::Mount(path) => umount2(path, MntFlags::MNT_DETACH).context("unmounting"),
             Self::Folder(path) => std::fs::remove_dir(path).context("removing the folder"),
             Self::Filter(device, hook) => detach_filter(device, *hook),
             Self::Qdisc(device) => remove_qdisc(device.index).await,
@@ -68,6 +73,9 @@ pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
     ));
     found.extend(folders(pins.folders()));
     found.extend(files(RUN_FILES.map(|name| run_dir.join(name))));
+    let cgroup = run_dir.join(OWN_CGROUP);
+    found.extend(is_root(&cgroup).then(|| Leftover::Mount(cgroup.clone())));
+    found.extend(folders([cgroup]));
     let run_folder = is_ours_alone(run_dir).then(|| run_dir.to_owned());
     found.extend(folders(run_folder));
     Ok(found)
@@ -81,9 +89,12 @@ fn is_ours_alone(run_dir: &Path) -> bool {
         return false;
     };
     let names = entries.flatten().map(|entry| entry.file_name());
-    names
-        .into_iter()
-        .all(|name| RUN_FILES.iter().any(|ours| name == *ours))
+    names.into_iter().all(|name| {
+        RUN_FILES
+            .iter()
+            .chain([&OWN_CGROUP])
+            .any(|ours| name == *ours)
+    })
 }
 
 fn links(pins: &Pins) -> Vec<Leftover> {

@@ -41,6 +41,14 @@ impl Foreign {
         }
     }
 
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    pub(crate) fn programs(&mut self) -> &mut Ebpf {
+        &mut self.programs
+    }
+
     /// As links: behind everybody at ingress, before everybody at egress.
     pub(crate) fn attach_links(&mut self, place: &Namespace, device: &str) {
         let attach = || {

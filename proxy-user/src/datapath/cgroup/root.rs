@@ -2,53 +2,56 @@
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The root, and how it was found.
+/// The root of cgroup v2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     /// Where it is mounted.
     pub path: PathBuf,
     /// Whether hierarchies of version 1 are mounted beside it.
     pub is_hybrid: bool,
-    /// Whether the mount is our own.
-    pub is_own: bool,
 }
 
 /// The kernel gives the root of the hierarchy this number; those of containers have others.
 const ROOT_INODE: u64 = 1;
 
-/// Finds a mount of the root of cgroup v2; makes one in `run_dir` where there is none.
+/// Where the root of cgroup v2 is mounted, if anywhere.
 ///
 /// # Errors
-/// There is none, and none can be made.
-pub fn find_root(run_dir: &Path) -> Result<Root> {
+/// The mounts can't be read.
+pub fn mounted_root() -> Result<Option<Root>> {
     let text = std::fs::read_to_string(MOUNTS).with_context(|| format!("reading {MOUNTS}"))?;
     let mounts: Vec<Mount<'_>> = text.lines().filter_map(parse).collect();
     let is_hybrid = mounts.iter().any(|mount| mount.kind == "cgroup");
-    let own = run_dir.join(OWN);
     let roots = mounts.iter().filter(|mount| mount.kind == "cgroup2");
     let found = roots
         .map(|mount| mount.point.clone())
         .find(|it| is_root(it));
-    let path = match found {
-        Some(path) => path,
-        None => mount_own(&own)?,
-    };
-    Ok(Root {
-        is_own: path == own,
-        path,
-        is_hybrid,
-    })
+    Ok(found.map(|path| Root { path, is_hybrid }))
 }
 
-const MOUNTS: &str = "/proc/self/mountinfo";
-/// Folder of our own mount.
-pub(super) const OWN: &str = "cgroup";
+/// A mount of the root of cgroup v2; one is made in `run_dir` where there is none.
+///
+/// # Errors
+/// There is none, and none can be made.
+pub fn find_root(run_dir: &Path) -> Result<PathBuf> {
+    match mounted_root()? {
+        Some(root) => Ok(root.path),
+        None => mount_own(&run_dir.join(OWN_CGROUP)),
+    }
+}
 
-fn is_root(point: &Path) -> bool {
-    point.metadata().is_ok_and(|it| it.ino() == ROOT_INODE)
+const MOUNTS: &str = "/proc/thread-self/mountinfo";
+/// Folder of our own mount, which stays until `ferrule cleanup`.
+pub const OWN_CGROUP: &str = "cgroup";
+
+/// Whether the root of cgroup v2 is mounted here.
+pub fn is_root(point: &Path) -> bool {
+    let is_cgroup = statfs(point).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    is_cgroup && point.metadata().is_ok_and(|it| it.ino() == ROOT_INODE)
 }
 
 fn mount_own(point: &Path) -> Result<PathBuf> {
