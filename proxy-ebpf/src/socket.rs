@@ -60,14 +60,17 @@ where
     S: Socket,
     K: Services<AddrV4> + Services<AddrV6>,
 {
-    if let Some(connected) = socket.connected() {
-        connected.peer.reference.generation = 0;
-    }
     let dialled = socket.address();
-    match dialled.as_v4() {
+    let call = match dialled.as_v4() {
         Some(address) => connect_to(socket, kernel, &dialled, address),
         None => connect_to(socket, kernel, &dialled, dialled.as_v6()),
+    };
+    if call != Some(SocketCall::Connected)
+        && let Some(before) = socket.connected()
+    {
+        before.peer.reference.generation = 0;
     }
+    call
 }
 
 #[inline(always)]

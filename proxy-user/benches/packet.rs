@@ -3,6 +3,8 @@
 
 #[path = "support/contest.rs"]
 mod contest;
+#[path = "support/cpu.rs"]
+mod cpu;
 #[path = "support/decisions.rs"]
 mod decisions;
 #[path = "support/journeys.rs"]
@@ -50,7 +52,7 @@ enum Part {
 fn main() -> Result<()> {
     let options = Options::parse();
     let bpffs = place::private_bpffs()?;
-    place::stay_on_one_cpu()?;
+    cpu::stay_on_one_cpu()?;
     let effort = if options.quick {
         Effort {
             rounds: 9,

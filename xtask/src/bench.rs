@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cargo xtask bench packet
-  cargo xtask bench agent -- --services 1000")]
+  cargo xtask bench agent -- --services 1000
+  cargo xtask bench sockets -- --quick")]
 pub struct Options {
     /// What to measure.
     #[arg(value_enum)]
@@ -26,6 +27,8 @@ pub enum Subject {
     Packet,
     /// Time from a change of objects to the maps.
     Agent,
+    /// What the programs at cgroups cost an application.
+    Sockets,
 }
 
 /// Runs the benchmark, its output as it comes.
@@ -37,6 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
     let name = match options.subject {
         Subject::Packet => "packet",
         Subject::Agent => "agent",
+        Subject::Sockets => "sockets",
     };
     let mut cargo = workspace::cargo(&["bench", "-p", "proxy-user", "--bench", name])?;
     if !options.args.is_empty() {

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::{Pid, geteuid};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
 use std::path::{Path, PathBuf};
 
 /// Mounts a bpffs that only this process sees and that ends with it, over the machine's. To be
@@ -23,12 +23,4 @@ pub(crate) fn private_bpffs() -> Result<PathBuf> {
     )
     .context("mounting a bpffs")?;
     Ok(path.into())
-}
-
-/// Keeps this thread on the last CPU: the first one has most interrupts.
-pub(crate) fn stay_on_one_cpu() -> Result<()> {
-    let cpus = std::thread::available_parallelism()?.get();
-    let mut set = CpuSet::new();
-    set.set(cpus - 1)?;
-    sched_setaffinity(Pid::from_raw(0), &set).context("staying on one CPU")
 }

@@ -153,6 +153,44 @@ fn sockets_go_on_without_an_agent_and_with_the_next_one() {
     });
 }
 
+/// What the kernel remembers of each would be more than 150 bytes.
+#[test]
+fn a_million_short_sockets_leave_nothing_behind() {
+    const SOCKETS: u32 = 1_000_000;
+    const LEAK: u64 = 80 << 20;
+    let stage = Stage::new(&[]);
+    let shell = shell(&stage);
+    let to = stage.cluster_ips()[0];
+    let before = unreclaimable();
+    let dial = |number: u32| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        match number % 8 {
+            0 => socket.send_to(b"hello", to).map(drop),
+            _ => socket.connect(to),
+        }
+        .unwrap();
+    };
+    shell
+        .namespace()
+        .run(|| (0..SOCKETS).for_each(dial))
+        .unwrap();
+    eventually("the kernel's memory is free again", || {
+        unreclaimable() < before + LEAK
+    });
+    assert!(connected(&stage) >= u64::from(SOCKETS / 8 * 7));
+}
+
+/// Bytes of the kernel's small objects.
+fn unreclaimable() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("SUnreclaim:"))
+        .unwrap();
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes << 10
+}
+
 /// Whether a datagram socket of a pod has this peer, as the kernel has it.
 fn is_connected(pod: &Pod, to: SocketAddr) -> bool {
     let text = std::fs::read_to_string;

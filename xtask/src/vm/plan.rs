@@ -57,8 +57,9 @@ const FROM: [(&str, (u32, u32)); 2] = [
 ];
 
 /// Tests that would take a guest too long, and see nothing of its kernel that shorter ones don't.
-const TOO_LONG: [&str; 2] = [
+const TOO_LONG: [&str; 3] = [
     "flood::a_flood_of_half_open_connections_costs_no_established_one",
+    "socket_modes::a_million_short_sockets_leave_nothing_behind",
     "storm::traffic_does_not_notice_that_the_agent_is_killed_a_hundred_times",
 ];
 
