@@ -13,7 +13,7 @@ pub struct NodeConfig {
     pub snat_port_min: Port,
     /// Last port that masked flows may use as their source, not below the first.
     pub snat_port_max: Port,
-    /// The kernel's cookie of the node's own network namespace; 0: not known.
+    /// The kernel's cookie of the node's own network namespace; 0: not known, the machine's first one is meant.
     pub host_netns: u64,
     /// What the programs at cgroups do, besides what they always do.
     pub socket_options: SocketOptions,
@@ -21,6 +21,17 @@ pub struct NodeConfig {
     pub v4: NodeFamilyV4,
     /// What differs by family: IPv6.
     pub v6: NodeFamilyV6,
+}
+
+impl NodeConfig {
+    /// Whether a network namespace is the node's own.
+    #[inline(always)]
+    pub fn is_host_netns(&self, cookie: u64, first: impl FnOnce() -> u64) -> bool {
+        match self.host_netns {
+            0 => cookie == first(),
+            known => cookie == known,
+        }
+    }
 }
 
 /// Something that the programs at cgroups may do.

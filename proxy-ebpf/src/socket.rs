@@ -9,8 +9,8 @@ use crate::kernel::Services;
 use crate::peers::{choose, is_for, peer_of, without};
 use bytemuck::Zeroable as _;
 use proxy_common::{
-    AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, Peer, Peers, Port, Proto,
-    SocketAddress, SocketCall, SocketOption,
+    AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, NodeConfig, Peer, Peers, Port,
+    Proto, SocketAddress, SocketCall, SocketOption,
 };
 
 /// A socket in a call, as the kernel shows it to us. The kernel holds its lock meanwhile.
@@ -33,6 +33,9 @@ pub trait Socket {
 
     /// The cookie of its network namespace.
     fn netns(&self) -> u64;
+
+    /// The cookie of the machine's first network namespace.
+    fn first_netns(&self) -> u64;
 
     /// Its own cookie.
     fn cookie(&self) -> u64;
@@ -180,13 +183,19 @@ pub fn name_peer<S: Socket>(socket: &mut S) {
 /// Whether a socket of a network namespace may be bound to an address: not to a NodePort of this node, if
 /// these are protected. A socket of IPv6 that is bound to any address has the port of IPv4, too.
 #[inline(always)]
-pub fn may_bind<K>(kernel: &K, netns: u64, proto: Proto, to: &SocketAddress) -> bool
+pub fn may_bind<K>(
+    kernel: &K,
+    [netns, first_netns]: [u64; 2],
+    proto: Proto,
+    to: &SocketAddress,
+) -> bool
 where
     K: Services<AddrV4> + Services<AddrV6>,
 {
     let config = Services::<AddrV4>::config(kernel);
     let is_protected = config.is_some_and(|config| {
-        config.socket_options.has(SocketOption::BindProtection) && config.host_netns == netns
+        config.socket_options.has(SocketOption::BindProtection)
+            && config.is_host_netns(netns, || first_netns)
     });
     if !is_protected {
         return true;
@@ -233,14 +242,18 @@ fn find<A: Family, S: Socket, K: Services<A>>(
         return kernel.frontend(&key).copied();
     }
     let config = kernel.config()?;
-    if !config.socket_options.has(SocketOption::LoopbackNodePorts)
-        || socket.netns() != config.host_netns
-    {
+    if !config.socket_options.has(SocketOption::LoopbackNodePorts) || !is_of_host(socket, config) {
         return None;
     }
     let key = FrontendKey::new(A::masquerade(config)?, dialled.port, proto);
     let frontend = kernel.frontend(&key).copied()?;
     (frontend.kind() == Some(FrontendKind::NodePort)).then_some(frontend)
+}
+
+/// Whether it is of the node's own network namespace.
+#[inline(always)]
+fn is_of_host<S: Socket>(socket: &S, config: &NodeConfig) -> bool {
+    config.is_host_netns(socket.netns(), || socket.first_netns())
 }
 
 /// Whether sockets such as this are translated here. From loopback there is no way to a backend; devices
@@ -251,7 +264,7 @@ fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bo
         return false;
     };
     let options = config.socket_options;
-    let is_meant = !options.has(SocketOption::HostOnly) || socket.netns() == config.host_netns;
+    let is_meant = !options.has(SocketOption::HostOnly) || is_of_host(socket, config);
     is_meant && !socket.is_on_loopback() && !socket.is_path() && !socket.is_exempt()
 }
 

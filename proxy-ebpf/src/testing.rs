@@ -12,5 +12,5 @@ pub use builder::{PacketBuilder, internet_checksum, tcp, udp};
 pub use fixtures::{Fixture, fixtures};
 pub use icmp::{ErrorBuilder, unreachable};
 pub use memory::{MemoryPacket, run_fixture, run_hook};
-pub use socket::MemorySocket;
+pub use socket::{FIRST_NETNS, MemorySocket};
 pub use world::{FamilyTables, Step, World, at, change};

@@ -105,7 +105,12 @@ impl<'a, const V6: bool> Bound<'a, V6> {
         };
         // SAFETY: a valid context of this kind of hook.
         let netns = unsafe { bpf_get_netns_cookie(socket.cast()) };
-        socket::may_bind(&SocketMaps, netns, proto, &own_address::<V6>(socket))
+        socket::may_bind(
+            &SocketMaps,
+            [netns, first_netns()],
+            proto,
+            &own_address::<V6>(socket),
+        )
     }
 }
 
@@ -206,6 +211,11 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
     }
 
     #[inline(always)]
+    fn first_netns(&self) -> u64 {
+        first_netns()
+    }
+
+    #[inline(always)]
     fn cookie(&self) -> u64 {
         // SAFETY: as above.
         unsafe { bpf_get_socket_cookie(self.context.sock_addr.cast()) }
@@ -286,6 +296,12 @@ pub(crate) enum Errno {
 pub(crate) fn fail_with(error: Errno) -> bool {
     // SAFETY: the helper has no conditions at these hooks.
     RETURN_VALUE.load() != 0 && unsafe { bpf_set_retval(-(error as i32)) } == 0
+}
+
+#[inline(always)]
+fn first_netns() -> u64 {
+    // SAFETY: without a context the helper means the first namespace.
+    unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) }
 }
 
 #[inline(always)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{MemorySocket, World, run_hook, tcp, udp};
+use crate::testing::{FIRST_NETNS, MemorySocket, World, run_hook, tcp, udp};
 use proxy_common::{Hook, Locality, NodeConfig, SocketOptions, Verdict};
 use std::collections::BTreeSet;
 
@@ -211,6 +211,21 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
 }
 
 #[test]
+fn a_node_that_does_not_know_its_namespace_has_the_machines_first_one() {
+    let mut world = with(web(FrontendKind::ClusterIp, WEB), SocketOption::HostOnly);
+    world.config.host_netns = 0;
+    let call = |netns| {
+        let mut socket = MemorySocket {
+            netns,
+            ..tcp_socket()
+        };
+        socket.connect(&world, WEB).0
+    };
+    assert_eq!(call(FIRST_NETNS), CALLED);
+    assert_eq!(call(FIRST_NETNS + 1), LEFT);
+}
+
+#[test]
 fn node_ports_answer_on_loopback_where_that_is_wanted_and_for_the_node_only() {
     let closed = web(FrontendKind::NodePort, NODE_PORT);
     let open = with(closed.clone(), SocketOption::LoopbackNodePorts);
@@ -241,7 +256,7 @@ fn node_ports_can_be_protected_from_being_bound() {
     let own = open.config.host_netns;
     let may = |world: &World, netns, at: &str| {
         let at: std::net::SocketAddr = at.parse().unwrap();
-        may_bind(world, netns, Proto::Tcp, &at.into())
+        may_bind(world, [netns, FIRST_NETNS], Proto::Tcp, &at.into())
     };
     for at in ["0.0.0.0:30080", "[::]:30080", NODE_PORT] {
         assert!(!may(&protected, own, at), "{at}");
@@ -251,12 +266,9 @@ fn node_ports_can_be_protected_from_being_bound() {
     for at in ["0.0.0.0:30081", "127.0.0.1:30080", "[::1]:30080"] {
         assert!(may(&protected, own, at), "{at}");
     }
-    assert!(may_bind(
-        &protected,
-        own,
-        Proto::Udp,
-        &SocketAddress::from(NODE_PORT.parse::<std::net::SocketAddr>().unwrap())
-    ));
+    let at: std::net::SocketAddr = NODE_PORT.parse().unwrap();
+    let netns = [own, FIRST_NETNS];
+    assert!(may_bind(&protected, netns, Proto::Udp, &at.into()), "UDP");
 }
 
 /// What may answer, by both ways: as calls of many sockets and as many first packets have it.

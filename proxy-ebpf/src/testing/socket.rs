@@ -6,6 +6,9 @@ use bytemuck::Zeroable as _;
 use proxy_common::{Connected, Peers, Proto, SocketAddress, SocketCall};
 use std::net::SocketAddr;
 
+/// The cookie of the machine's first network namespace, which is not the node's.
+pub const FIRST_NETNS: u64 = 2;
+
 /// A socket, as a hook of cgroups shows it.
 #[derive(Clone, Debug)]
 pub struct MemorySocket {
@@ -102,6 +105,10 @@ impl Socket for MemorySocket {
 
     fn netns(&self) -> u64 {
         self.netns
+    }
+
+    fn first_netns(&self) -> u64 {
+        FIRST_NETNS
     }
 
     fn cookie(&self) -> u64 {

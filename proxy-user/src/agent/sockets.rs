@@ -12,7 +12,7 @@ use proxy_common::{SocketOption, SocketOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// The programs at cgroups in `ferrule status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl SocketReport {
 /// What the programs must know.
 pub(super) fn settings(run: &Run) -> Sockets {
     let host_netns = own_netns().unwrap_or_else(|error| {
-        warn!("{error:#}");
+        debug!("the machine's first network namespace is taken for the node's: {error:#}");
         0
     });
     let options = SocketOptions::default()

@@ -13,10 +13,10 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program};
 use std::ffi::CString;
 use std::fs::File;
-use std::net::UdpSocket;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 /// A hook of cgroups, by the name of its program; the kernel keeps 15 letters.
@@ -61,8 +61,7 @@ pub fn detach(pins: &Pins) {
 /// # Errors
 /// The kernel does not tell.
 pub fn own_netns() -> Result<u64> {
-    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
-    let socket = socket.context("opening a socket")?;
+    let socket = UnixDatagram::unbound().context("opening a socket")?;
     netns_cookie(socket.as_fd()).context("asking for the cookie of the network namespace")
 }
 

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 /// What the programs at cgroups must know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
-    /// The kernel's cookie of the node's own network namespace; 0: not known.
+    /// The kernel's cookie of the node's own network namespace; 0: not known, the machine's first one is meant.
     pub host_netns: u64,
     /// What they do, besides what they always do.
     pub options: SocketOptions,

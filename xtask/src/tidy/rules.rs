@@ -26,7 +26,10 @@ const UNSAFE_PLACES: [&str; 4] = [
 /// Programs that the kernel finds by name: they may say so, and nothing else.
 const NAMED_PROGRAMS: &str = "proxy-ebpf/src/bin/";
 
-const MAPS: &str = "proxy-ebpf/src/bpf/maps.rs";
+const MAPS: [&str; 2] = [
+    "proxy-ebpf/src/bpf/maps.rs",
+    "proxy-ebpf/src/bpf/sockets.rs",
+];
 const MAPS_DOC: &str = "docs/maps.md";
 
 /// What has to be at the top of the repository.
@@ -118,30 +121,32 @@ pub(super) fn unsafe_code(source: &Source) -> Vec<Violation> {
 
 /// Every map described, and nothing described that is no map.
 pub(super) fn maps(root: &Path, sources: &[Source]) -> Result<Vec<Violation>> {
-    let Some(source) = sources.iter().find(|source| source.path == MAPS) else {
+    let sources = sources.iter();
+    let sources = sources.filter(|source| MAPS.contains(&source.path.as_str()));
+    let sources: Vec<&Source> = sources.collect();
+    if sources.is_empty() {
         return Ok(Vec::new());
-    };
+    }
     let text = fs::read_to_string(root.join(MAPS_DOC)).unwrap_or_default();
-    Ok(compare_maps(source, &text))
+    Ok(compare_maps(&sources, &text))
 }
 
-fn compare_maps(source: &Source, text: &str) -> Vec<Violation> {
-    let declared = declared_maps(source);
-    let names: BTreeSet<&str> = declared.iter().map(|(_, name)| name.as_str()).collect();
+fn compare_maps(sources: &[&Source], text: &str) -> Vec<Violation> {
     let described = described_maps(text);
-    let mut found: Vec<Violation> = declared
-        .iter()
-        .filter(|(_, name)| !described.iter().any(|(_, other)| other == name))
-        .map(|(line, name)| {
-            let rule = format!("map `{name}` is not described in {MAPS_DOC}");
-            Violation::line(MAPS, *line, rule)
-        })
-        .collect();
-    let unknown = described
-        .iter()
-        .filter(|(_, name)| !names.contains(name.as_str()));
+    let mut names = BTreeSet::new();
+    let mut found = Vec::new();
+    for source in sources {
+        for (line, name) in declared_maps(source) {
+            if !described.iter().any(|(_, other)| *other == name) {
+                let rule = format!("map `{name}` is not described in {MAPS_DOC}");
+                found.push(Violation::line(&source.path, line, rule));
+            }
+            names.insert(name);
+        }
+    }
+    let unknown = described.iter().filter(|(_, name)| !names.contains(name));
     found.extend(unknown.map(|(line, name)| {
-        let rule = format!("`{name}` is no map of {MAPS}");
+        let rule = format!("`{name}` is no map of {}", MAPS.join(" or "));
         Violation::line(MAPS_DOC, *line, rule)
     }));
     found
@@ -211,11 +216,11 @@ mod tests {
     #[test]
     fn maps_and_their_descriptions_are_compared_both_ways() {
         let source = Source::parse(
-            MAPS,
+            MAPS[0],
             "#[btf_map]\npub(crate) static FLOWS_V4: Map = Map::new();\n#[btf_map]\nstatic NEW: Map = x;\nstatic OTHER: u8 = 0;\n",
         );
         let text = "| map | key |\n| `FLOWS_V4` | `Tuple` |\n## `OLD` map\nprose on `NOTHING`\n";
-        let found: Vec<String> = compare_maps(&source, text)
+        let found: Vec<String> = compare_maps(&[&source], text)
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -223,7 +228,7 @@ mod tests {
             found,
             [
                 "proxy-ebpf/src/bpf/maps.rs:4: map `NEW` is not described in docs/maps.md",
-                "docs/maps.md:3: `OLD` is no map of proxy-ebpf/src/bpf/maps.rs",
+                "docs/maps.md:3: `OLD` is no map of proxy-ebpf/src/bpf/maps.rs or proxy-ebpf/src/bpf/sockets.rs",
             ]
         );
     }

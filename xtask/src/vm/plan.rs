@@ -44,10 +44,23 @@ const SUITES: [Suite; 3] = [
 ];
 
 /// Tests that older kernels can't run: name, and the first series that can.
-const FROM: [(&str, (u32, u32)); 2] = [
+const FROM: [(&str, (u32, u32)); 5] = [
     (
         "restart::the_other_way_of_attaching_takes_the_place_of_the_first",
         (6, 6),
+    ),
+    // The node's network namespace, which is not the machine's first one here, was not to be known.
+    (
+        "socket_modes::node_ports_answer_on_loopback_for_processes_of_the_node_alone",
+        (5, 14),
+    ),
+    (
+        "socket_modes::node_ports_can_not_be_bound_on_the_node_if_that_is_wanted",
+        (5, 14),
+    ),
+    (
+        "socket_modes::only_sockets_of_the_node_or_none_are_served_if_that_is_wanted",
+        (5, 14),
     ),
     // A device that is up could not be renamed.
     (
