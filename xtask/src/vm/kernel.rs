@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 /// What tests and the node's rules stand on; their dependencies come with them. A kernel may lack
 /// some, or have them built in.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 22] = [
     "veth",
     "bridge",
     "br_netfilter",
@@ -31,6 +31,8 @@ const MODULES: [&str; 20] = [
     "wireguard",
     "8021q",
     "bonding",
+    "tcp_diag",
+    "udp_diag",
 ];
 
 /// A kernel that can be booted.
