@@ -38,35 +38,77 @@ pub fn without(reason: DropReason) -> SocketCall {
     }
 }
 
-/// The backend that a socket's datagrams to a frontend go to: the same as long as it exists.
+/// The backend that a socket's datagrams to a frontend go to: the same as long as it exists. `taken`: the
+/// backend that the socket is connected to through another frontend.
 #[inline(always)]
 pub fn peer_of<A: Family, K: Services<A>>(
     kernel: &K,
     peers: &mut Peers,
     dialled: &SocketAddress,
     frontend: Frontend,
+    taken: Option<SocketAddress>,
 ) -> Result<SocketAddress, SocketCall> {
     let mut known = peers.peers.iter().filter(|it| is_for(it, dialled));
     if let Some(known) = known.next()
-        && known.service == frontend.service
         && service::exists(kernel, known.reference)
     {
-        return Ok(known.backend);
+        if known.service == frontend.service {
+            return Ok(known.backend);
+        }
+        if known.service == Peer::LEFT {
+            return Err(SocketCall::Left);
+        }
     }
     let mut peer = Peer::zeroed();
-    choose(kernel, dialled, frontend, &mut peer).map_err(without)?;
-    if clashes(peers, &peer) {
-        return Err(SocketCall::Left);
+    draw_apart(kernel, peers, dialled, frontend, &mut peer).map_err(without)?;
+    let clashes = clashes(peers, &peer) || taken.is_some_and(|taken| taken.is(&peer.backend));
+    if clashes {
+        leave(peers, &peer.backend);
+        peer.service = Peer::LEFT;
     }
     put(kernel, peers, &peer).ok_or(SocketCall::Left)?;
-    Ok(peer.backend)
+    match clashes {
+        true => Err(SocketCall::Left),
+        false => Ok(peer.backend),
+    }
 }
+
+/// Draws a backend, if possible one that no other frontend of the socket has.
+#[inline(never)]
+fn draw_apart<A: Family, K: Services<A>>(
+    kernel: &K,
+    peers: &Peers,
+    dialled: &SocketAddress,
+    frontend: Frontend,
+    peer: &mut Peer,
+) -> Result<(), DropReason> {
+    for _ in 0..DRAWS {
+        choose(kernel, dialled, frontend, peer)?;
+        if !clashes(peers, peer) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Of few backends one that is free may be missed: devices tell answers apart, too.
+const DRAWS: usize = 2;
 
 /// Whether answers of the backend could be those to another frontend.
 #[inline(never)]
 fn clashes(peers: &Peers, peer: &Peer) -> bool {
     let mut others = peers.peers.iter();
-    others.any(|it| it.is_some() && it.backend == peer.backend && it.frontend != peer.frontend)
+    others.any(|it| it.is_some() & it.backend.is(&peer.backend) & !it.frontend.is(&peer.frontend))
+}
+
+/// Leaves all frontends that have a backend to devices: they tell answers apart only if they know of all.
+#[inline(never)]
+fn leave(peers: &mut Peers, backend: &SocketAddress) {
+    for it in &mut peers.peers {
+        if it.is_some() & it.backend.is(backend) {
+            it.service = Peer::LEFT;
+        }
+    }
 }
 
 /// Puts a peer in the place of the one that its frontend had, or of one that is gone; `None` without any.
@@ -90,7 +132,7 @@ fn put<A: Family, K: Services<A>>(kernel: &K, peers: &mut Peers, peer: &Peer) ->
 /// Whether it is the peer of this frontend.
 #[inline(always)]
 pub fn is_for(peer: &Peer, frontend: &SocketAddress) -> bool {
-    peer.is_some() && peer.frontend == *frontend
+    peer.is_some() & peer.frontend.is(frontend)
 }
 
 /// Whether a peer still exists. One of the other family counts as if it did.

@@ -24,8 +24,12 @@ pub trait Socket {
     /// Puts another one in its place.
     fn set_address(&mut self, address: &SocketAddress);
 
-    /// Whether its own address is one of loopback.
-    fn is_on_loopback(&self) -> bool;
+    /// Whether it has a peer: after connect(2), and not after it was disconnected.
+    fn has_peer(&self) -> bool;
+
+    /// Whether it is bound to a loopback address or to a device: from there a backend may be out of reach, while
+    /// devices can give packets another source and way.
+    fn is_tied(&self) -> bool;
 
     /// Whether it is a path of an MPTCP socket: that one, whose peer the application asks for, is never shown
     /// to us when it connects.
@@ -68,12 +72,24 @@ where
         Some(address) => connect_to(socket, kernel, &dialled, address),
         None => connect_to(socket, kernel, &dialled, dialled.as_v6()),
     };
-    if call != Some(SocketCall::Connected)
-        && let Some(before) = socket.connected()
-    {
-        before.peer.reference.generation = 0;
+    match call {
+        // Refused: the socket stays as it was.
+        Some(SocketCall::Connected | SocketCall::Refused) => {}
+        Some(SocketCall::Left | SocketCall::Sent) => disconnect(socket),
+        None => {
+            disconnect(socket);
+            note_direct(socket, &dialled);
+        }
     }
     call
+}
+
+/// The socket is connected to a frontend no more.
+#[inline(always)]
+fn disconnect<S: Socket>(socket: &mut S) {
+    if let Some(before) = socket.connected() {
+        before.peer.reference.generation = 0;
+    }
 }
 
 #[inline(always)]
@@ -146,16 +162,35 @@ fn send_to<A: Family, S: Socket, K: Services<A>>(
         forget(socket, dialled);
         return Some(SocketCall::Left);
     }
+    let taken = match connected_to(socket) {
+        // The kernel takes answers from no other backend.
+        Some(peer) if peer.frontend.is(dialled) => {
+            socket.set_address(&peer.backend);
+            return Some(SocketCall::Sent);
+        }
+        Some(peer) => Some(peer.backend),
+        None => None,
+    };
     let Some(peers) = socket.peers_or_new() else {
         return Some(SocketCall::Left);
     };
-    match peer_of(kernel, peers, dialled, frontend) {
+    match peer_of(kernel, peers, dialled, frontend, taken) {
         Ok(backend) => {
             socket.set_address(&backend);
             Some(SocketCall::Sent)
         }
         Err(call) => Some(call),
     }
+}
+
+/// Whom it is connected to through a frontend.
+#[inline(always)]
+fn connected_to<S: Socket>(socket: &mut S) -> Option<Peer> {
+    if !socket.has_peer() {
+        return None;
+    }
+    let peer = socket.connected()?.peer;
+    peer.is_some().then_some(peer)
 }
 
 /// recvfrom(2) and its like: the sender becomes the frontend that it has answered for.
@@ -202,7 +237,7 @@ where
     }
     match to.as_v4() {
         Some(address) => !is_node_port(kernel, proto, address, to.port),
-        None if to.as_v6().is_one_host() => !is_node_port(kernel, proto, to.as_v6(), to.port),
+        None if to.as_v6() != AddrV6::zeroed() => !is_node_port(kernel, proto, to.as_v6(), to.port),
         None => {
             let any_v4 = AddrV4::zeroed();
             !is_node_port(kernel, proto, to.as_v6(), to.port)
@@ -221,7 +256,7 @@ fn is_node_port<A: Family, K: Services<A>>(
 ) -> bool {
     let own = kernel.config().and_then(A::masquerade);
     let address = match own {
-        Some(own) if !address.is_one_host() => own,
+        Some(own) if address == A::zeroed() => own,
         _ => address,
     };
     let frontend = kernel.frontend(&FrontendKey::new(address, port, proto));
@@ -256,8 +291,7 @@ fn is_of_host<S: Socket>(socket: &S, config: &NodeConfig) -> bool {
     config.is_host_netns(socket.netns(), || socket.first_netns())
 }
 
-/// Whether sockets such as this are translated here. From loopback there is no way to a backend; devices
-/// give the packets another source.
+/// Whether sockets such as this are translated here.
 #[inline(always)]
 fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bool {
     let Some(config) = kernel.config() else {
@@ -265,21 +299,16 @@ fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bo
     };
     let options = config.socket_options;
     let is_meant = !options.has(SocketOption::HostOnly) || is_of_host(socket, config);
-    is_meant && !socket.is_on_loopback() && !socket.is_path() && !socket.is_exempt()
+    is_meant && !socket.is_tied() && !socket.is_path() && !socket.is_exempt()
 }
 
 /// The application talks to an address itself: if it is that of a backend which a frontend has led to,
 /// answers from there are no longer the frontend's.
 #[inline(always)]
 fn note_direct<S: Socket>(socket: &mut S, dialled: &SocketAddress) {
-    if let Some(connected) = socket.connected()
-        && connected.peer.backend == *dialled
-    {
-        connected.peer.reference.generation = 0;
-    }
     if let Some(peers) = socket.peers() {
         for peer in &mut peers.peers {
-            if peer.is_some() && peer.backend == *dialled {
+            if peer.is_some() && peer.backend.is(dialled) {
                 peer.frontend = *dialled;
             }
         }
@@ -301,15 +330,15 @@ fn forget<S: Socket>(socket: &mut S, dialled: &SocketAddress) {
 /// What was dialled when the socket was connected to this backend.
 #[inline(always)]
 fn dialled_as<S: Socket>(socket: &mut S, backend: &SocketAddress) -> Option<SocketAddress> {
-    let peer = &socket.connected()?.peer;
-    (peer.is_some() && peer.backend == *backend).then_some(peer.frontend)
+    let peer = connected_to(socket)?;
+    peer.backend.is(backend).then_some(peer.frontend)
 }
 
 /// The frontend to which the socket has sent a datagram that went to this backend.
 #[inline(always)]
 fn sent_as<S: Socket>(socket: &mut S, backend: &SocketAddress) -> Option<SocketAddress> {
     let mut peers = socket.peers()?.peers.iter();
-    let peer = peers.find(|it| it.is_some() && it.backend == *backend)?;
+    let peer = peers.find(|it| it.is_some() && it.backend.is(backend))?;
     Some(peer.frontend)
 }
 

@@ -21,6 +21,7 @@ use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
+use aya::Ebpf;
 use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -30,7 +31,7 @@ use std::path::Path;
 use std::pin::Pin;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
 ///
@@ -59,7 +60,7 @@ struct Parts {
     /// Of the thread that ends flows.
     flows: watch::Receiver<FlowReport>,
     /// Of the thread that closes sockets.
-    closer: Wake,
+    closer: Option<Wake>,
     closed: watch::Receiver<ClosingReport>,
     preparations: Preparations,
     /// Whether the maps are those of an earlier run.
@@ -95,17 +96,37 @@ fn set_up(run: &Run) -> Result<Parts> {
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
     let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
     sweep.start()?;
-    let (closer, closed) = Closer::open(&pins, &mut loaded.programs)?;
+    let (closer, closed) = start_closer(&pins, &mut loaded.programs);
     Ok(Parts {
         sync,
         attacher: Attacher::new(loaded.programs, pins, method)?,
         flows,
-        closer: closer.start()?,
+        closer,
         closed,
         preparations,
         adopted: loaded.adopted,
         log: log.map(|log| Box::pin(log) as Log),
     })
+}
+
+/// Without it sockets stay open: no reason not to start.
+fn start_closer(
+    pins: &Pins,
+    programs: &mut Ebpf,
+) -> (Option<Wake>, watch::Receiver<ClosingReport>) {
+    let opened = Closer::open(pins, programs);
+    match opened.and_then(|(closer, closed)| Ok((closer.start()?, closed))) {
+        Ok((wake, closed)) => (Some(wake), closed),
+        Err(error) => {
+            let problem = format!("{error:#}");
+            warn!("sockets whose backend is gone stay open: {problem}");
+            let report = ClosingReport {
+                problem: Some(problem),
+                ..ClosingReport::default()
+            };
+            (None, watch::channel(report).1)
+        }
+    }
 }
 
 async fn serve(run: &Run) -> Result<()> {
@@ -137,7 +158,7 @@ async fn serve(run: &Run) -> Result<()> {
     };
     let wake = move || {
         // Full: it has been told already.
-        let _ = parts.closer.try_send(());
+        let _ = parts.closer.as_ref().map(|closer| closer.try_send(()));
     };
     let name = run.node_name()?;
     info!("node {name}: following {}", run.manifests.display());

@@ -31,7 +31,7 @@ pub struct Place {
   ferrule run --manifests /etc/ferrule/manifests --hostname-override node-1
   ferrule run --manifests ./objects --cluster-cidr 10.244.0.0/16,fd00:10:244::/48")]
 pub struct Run {
-    /// Folder with Service, EndpointSlice and Node objects as YAML or JSON; it is watched.
+    /// Folder with Service, EndpointSlice, Node and Pod objects as YAML or JSON; it is watched.
     #[arg(long, value_name = "DIR")]
     pub manifests: PathBuf,
     /// Name of this node's object; the host's name if not given.

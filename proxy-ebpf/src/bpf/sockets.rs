@@ -45,6 +45,8 @@ impl SocketMaps {
 services_of_family!(SocketMaps, AddrV4, FRONTENDS_V4, BACKENDS_V4);
 services_of_family!(SocketMaps, AddrV6, FRONTENDS_V6, BACKENDS_V6);
 
+/// State of sockets with a peer, also those of UDP.
+const TCP_ESTABLISHED: u32 = 1;
 /// Levels of cgroups below the root that are looked at.
 const LEVELS: i32 = 10;
 
@@ -186,7 +188,15 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
     }
 
     #[inline(always)]
-    fn is_on_loopback(&self) -> bool {
+    fn has_peer(&self) -> bool {
+        load(self.socket(), |it| &raw const it.state) == TCP_ESTABLISHED
+    }
+
+    #[inline(always)]
+    fn is_tied(&self) -> bool {
+        if load(self.socket(), |it| &raw const it.bound_dev_if) != 0 {
+            return true;
+        }
         let address = own_address::<V6>(self.socket());
         match address.as_v4() {
             Some(v4) => v4.is_loopback(),

@@ -114,25 +114,91 @@ fn one_socket_asks_frontends_of_both_families() {
 }
 
 #[test]
-fn answers_that_could_be_of_two_frontends_are_left_to_devices() {
+fn two_frontends_of_a_socket_have_two_backends_where_that_can_be() {
+    let second = "10.96.0.11:53";
+    let both = [POD, OTHER];
+    let world = dns(&both).service(Proto::Udp, second, FrontendKind::ClusterIp, &both);
+    let mut socket = udp_socket();
+    let (call, first) = socket.send(&world, DNS);
+    assert_eq!(call, SENT);
+    let (call, other) = socket.send(&world, second);
+    assert_eq!(call, SENT);
+    assert_ne!(first, other);
+    assert_eq!(
+        (socket.receive(&first), socket.receive(&other)),
+        (DNS.into(), second.into())
+    );
+}
+
+#[test]
+fn frontends_whose_answers_can_not_be_told_apart_are_all_left_to_devices() {
     let second = "10.96.0.11:53";
     let world = dns(&[POD]).service(Proto::Udp, second, FrontendKind::ClusterIp, &[POD]);
     let mut socket = udp_socket();
     assert_eq!(socket.send(&world, DNS).0, SENT);
     assert_eq!(socket.send(&world, second), (LEFT, second.into()));
-    assert_eq!(socket.receive(POD.0), DNS);
+    assert_eq!(
+        socket.send(&world, DNS),
+        (LEFT, DNS.into()),
+        "devices must know of both"
+    );
     assert_eq!(socket.receive(second), second);
+    assert_eq!(socket.receive(DNS), DNS);
 }
 
 #[test]
 fn who_talks_to_a_backend_itself_hears_from_the_backend_itself() {
     let world = dns(&[POD]);
     let mut socket = udp_socket();
-    socket.connect(&world, DNS);
     socket.send(&world, DNS);
     assert_eq!(socket.send(&world, POD.0), (None, POD.0.into()));
     assert_eq!(socket.receive(POD.0), POD.0);
     assert_eq!(socket.send(&world, DNS), (LEFT, DNS.into()));
+    let mut socket = udp_socket();
+    socket.send(&world, DNS);
+    assert_eq!(socket.connect(&world, POD.0), (None, POD.0.into()));
+    assert_eq!(socket.receive(POD.0), POD.0, "connected to it");
+}
+
+#[test]
+fn a_connected_socket_that_names_its_frontend_again_has_one_backend() {
+    let world = dns(&[POD, OTHER]);
+    for _ in 0..20 {
+        let mut socket = udp_socket();
+        let (_, backend) = socket.connect(&world, DNS);
+        for _ in 0..5 {
+            assert_eq!(socket.send(&world, DNS), (SENT, backend.clone()));
+        }
+        assert_eq!(socket.receive(&backend), DNS);
+    }
+}
+
+#[test]
+fn a_connected_socket_does_not_take_answers_to_others_for_its_own() {
+    let second = "10.96.0.11:53";
+    let world = dns(&[POD]).service(Proto::Udp, second, FrontendKind::ClusterIp, &[POD]);
+    let mut socket = udp_socket();
+    assert_eq!(socket.connect(&world, DNS).0, CALLED);
+    assert_eq!(socket.send(&world, second), (LEFT, second.into()));
+    assert_eq!(socket.name_peer(POD.0), DNS);
+    let mut socket = udp_socket();
+    socket.connect(&world, DNS);
+    socket.disconnect();
+    assert_eq!(socket.send(&world, second), (SENT, POD.0.into()));
+    assert_eq!(socket.receive(POD.0), second);
+}
+
+#[test]
+fn a_socket_whose_next_frontend_refuses_keeps_the_one_before() {
+    let refusing = "10.96.0.11:53";
+    let world = dns(&[POD]).service(Proto::Udp, refusing, FrontendKind::ClusterIp, &[]);
+    let mut socket = udp_socket();
+    socket.connect(&world, DNS);
+    assert_eq!(
+        socket.connect(&world, refusing).0,
+        Some(SocketCall::Refused)
+    );
+    assert_eq!(socket.name_peer(POD.0), DNS);
 }
 
 #[test]
@@ -175,7 +241,7 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
         ..tcp_socket()
     };
     let bound = MemorySocket {
-        is_on_loopback: true,
+        is_tied: true,
         ..tcp_socket()
     };
     let path = MemorySocket {

@@ -22,8 +22,10 @@ pub struct MemorySocket {
     pub peers: Option<Peers>,
     /// The cookie of its network namespace.
     pub netns: u64,
-    /// Whether it is bound to a loopback address.
-    pub is_on_loopback: bool,
+    /// Whether it has a peer.
+    pub has_peer: bool,
+    /// Whether it is bound to a loopback address or a device.
+    pub is_tied: bool,
     /// Whether it is a path of an MPTCP socket.
     pub is_path: bool,
     /// Whether `EXEMPT` has its network namespace.
@@ -41,7 +43,8 @@ impl MemorySocket {
             connected: None,
             peers: None,
             netns: 7,
-            is_on_loopback: false,
+            has_peer: false,
+            is_tied: false,
             is_path: false,
             is_exempt: false,
             has_memory: true,
@@ -52,7 +55,14 @@ impl MemorySocket {
     pub fn connect(&mut self, world: &World, to: &str) -> (Option<SocketCall>, String) {
         self.address = parse(to);
         let call = socket::connect(self, world);
+        // Who is refused stays as he was.
+        self.has_peer |= call != Some(SocketCall::Refused);
         (call, self.address.std().to_string())
+    }
+
+    /// connect(2) to AF_UNSPEC: no program is told.
+    pub fn disconnect(&mut self) {
+        self.has_peer = false;
     }
 
     /// sendto(2): what became of it, and whom the kernel sends to.
@@ -95,8 +105,12 @@ impl Socket for MemorySocket {
         self.address = *address;
     }
 
-    fn is_on_loopback(&self) -> bool {
-        self.is_on_loopback
+    fn has_peer(&self) -> bool {
+        self.has_peer
+    }
+
+    fn is_tied(&self) -> bool {
+        self.is_tied
     }
 
     fn is_path(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::cluster::OptedOut;
 use crate::config::{Run, SocketLb};
-use crate::datapath::cgroup::{attach, detach, find_root, own_netns};
+use crate::datapath::cgroup::{attach, find_root, own_netns, stop};
 use crate::datapath::exempt::{Client, Exempt, ExemptReport};
 use crate::datapath::pins::Pins;
 use crate::tables::Sockets;
@@ -66,30 +66,32 @@ pub(super) fn settings(run: &Run) -> Sockets {
 pub(super) fn take(run: &Run, pins: &Pins, programs: &mut Ebpf) -> SocketReport {
     let mut report = SocketReport::new(run.socket_lb);
     if run.socket_lb == SocketLb::Off {
-        detach(pins);
+        stop(pins);
         return report;
     }
-    match attach_to(run, pins, programs) {
+    let attached = cgroup(run).and_then(|cgroup| {
+        // Half of them would be worse than none.
+        let attached = attach(programs, pins, &cgroup).inspect_err(|_| stop(pins));
+        attached.map(|()| cgroup)
+    });
+    match attached {
         Ok(cgroup) => {
             info!("cgroup {}: attached", cgroup.display());
             report.cgroup = Some(cgroup);
         }
         Err(error) => {
             warn!("sockets are served at devices: {error:#}");
-            detach(pins);
             report.problem = Some(format!("{error:#}"));
         }
     }
     report
 }
 
-fn attach_to(run: &Run, pins: &Pins, programs: &mut Ebpf) -> Result<PathBuf> {
-    let cgroup = match &run.cgroup {
-        Some(cgroup) => cgroup.clone(),
-        None => find_root(&run.place.run_dir)?,
-    };
-    attach(programs, pins, &cgroup)?;
-    Ok(cgroup)
+fn cgroup(run: &Run) -> Result<PathBuf> {
+    match &run.cgroup {
+        Some(cgroup) => Ok(cgroup.clone()),
+        None => find_root(&run.place.run_dir),
+    }
 }
 
 /// Follows the pods that have opted out, and tells the programs and the report of them.
@@ -109,14 +111,19 @@ pub(super) async fn follow_pods(
     let (clients_in, clients) = watch::channel(None);
     let (exempt, mut found) = Exempt::open(pins, cgroup, clients)?;
     exempt.start()?;
+    pods.mark_changed();
     loop {
-        let known = pods.borrow_and_update().clone();
-        clients_in.send_replace(known.map(|pods| pods.into_iter().map(client).collect()));
         tokio::select! {
-            changed = pods.changed() => changed?,
-            changed = found.changed() => changed?,
+            changed = pods.changed() => {
+                changed?;
+                let known = pods.borrow_and_update().clone();
+                clients_in.send_replace(known.map(|pods| pods.into_iter().map(client).collect()));
+            }
+            changed = found.changed() => {
+                changed?;
+                reports.send_replace(found.borrow_and_update().clone());
+            }
         }
-        reports.send_replace(found.borrow_and_update().clone());
     }
 }
 

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 /// Whether the pod's sockets get a backend when they connect: `on` or `off`.
 const SOCKET_LB: &str = "ferrule.dev/socket-lb";
+/// What kubelet calls a static pod.
+const STATIC_UID: &str = "kubernetes.io/config.hash";
 /// What Istio's injector leaves at pods that it has given a sidecar, and what that is called. The sidecar
 /// has to see where the application wants to go.
 const ISTIO_STATUS: &str = "sidecar.istio.io/status";
@@ -47,7 +49,7 @@ pub(super) fn view(key: &ObjectKey, pod: &Pod, node: &str) -> PodView {
     if wants || has_ended(pod) {
         return view;
     }
-    let Some(uid) = pod.metadata.uid.clone().filter(|uid| !uid.is_empty()) else {
+    let Some(uid) = uid(pod) else {
         view.skipped
             .push(Skipped::new(key, "metadata.uid", Why::Missing));
         return view;
@@ -59,6 +61,14 @@ pub(super) fn view(key: &ObjectKey, pod: &Pod, node: &str) -> PodView {
         is_host: spec.host_network == Some(true),
     });
     view
+}
+
+/// The uid that cgroups have: that of a static pod's manifest is not that of its object.
+fn uid(pod: &Pod) -> Option<String> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let hash = annotations.and_then(|it| it.get(STATIC_UID));
+    let uid = hash.or(pod.metadata.uid.as_ref());
+    uid.filter(|uid| !uid.is_empty()).cloned()
 }
 
 fn is_here(spec: &PodSpec, node: &str) -> bool {
@@ -149,6 +159,13 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(addresses, ["10.244.1.9", "fd00::9"]);
+    }
+
+    #[test]
+    fn static_pods_are_known_by_what_kubelet_calls_them() {
+        let spec = "{nodeName: node-a, containers: [{name: app}]}";
+        let annotations = "{ferrule.dev/socket-lb: 'off', kubernetes.io/config.hash: abc}";
+        assert_eq!(read(annotations, spec).opted_out.unwrap().uid, "abc");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod root;
 
-pub use root::{OWN_CGROUP, Root, find_root, is_root, mounted_root};
+pub use root::{OWN_CGROUP, Root, find_root, is_cgroup, is_root, mounted_root};
 
 use crate::datapath::bpf::{linked_cgroup, netns_cookie, open_pin, update_link};
 use crate::datapath::pins::Pins;
@@ -21,7 +21,7 @@ use std::path::Path;
 
 /// A hook of cgroups, by the name of its program; the kernel keeps 15 letters.
 ///
-/// What is told of a peer comes first, so that whoever is given a backend is never told of it.
+/// What is told of a peer comes first and goes last, so that whoever is given a backend is not told of it.
 pub const HOOKS: [&str; 10] = [
     "ferrule_peer4",
     "ferrule_peer6",
@@ -34,6 +34,9 @@ pub const HOOKS: [&str; 10] = [
     "ferrule_bind4",
     "ferrule_bind6",
 ];
+
+/// So many of them tell of a peer.
+const TELLING: usize = 4;
 
 /// Attaches the programs to a cgroup, in the place of those of an earlier agent where there are such.
 ///
@@ -48,9 +51,10 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the programs off whatever they are attached to.
-pub fn detach(pins: &Pins) {
-    for hook in HOOKS {
+/// Takes the programs off that give backends to sockets. Those that tell sockets of their peers stay: there are
+/// sockets with a backend.
+pub fn stop(pins: &Pins) {
+    for hook in HOOKS.into_iter().rev().take(HOOKS.len() - TELLING) {
         // Not there is as good as removed.
         let _ = std::fs::remove_file(pins.cgroup_link(hook));
     }

@@ -13,10 +13,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::MapData;
 use aya::programs::{Iter, ProgramFd};
 use aya::{Btf, Ebpf};
+use diag::{Closed, Sockets};
 use proxy_common::Connected;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -74,15 +75,12 @@ impl Closer {
         Ok((closer, receiver))
     }
 
-    /// Goes on in a thread of its own as long as there is somebody to wake it; begins with what an earlier
-    /// agent may have left.
+    /// Goes on in a thread of its own as long as there is somebody to wake it.
     ///
     /// # Errors
     /// There is no thread to be had.
     pub fn start(mut self) -> Result<Wake> {
         let (wake, woken) = sync_channel(1);
-        // The channel is new, and has room for one.
-        let _ = wake.try_send(());
         let thread = std::thread::Builder::new().name("closing".into());
         thread
             .spawn(move || self.run(&woken))
@@ -92,9 +90,16 @@ impl Closer {
 
     fn run(&mut self, woken: &Receiver<()>) {
         while woken.recv().is_ok() {
-            std::thread::sleep(PAUSE);
-            let outcome = self.close_all();
-            self.publish(outcome);
+            // Once more if there were any: others may have been on their way to a backend that was going.
+            for _ in 0..2 {
+                std::thread::sleep(PAUSE);
+                let outcome = self.close_all();
+                let is_done = matches!(outcome, Ok(0));
+                self.publish(outcome);
+                if is_done {
+                    break;
+                }
+            }
         }
     }
 
@@ -102,7 +107,6 @@ impl Closer {
         let problem = match outcome {
             Ok(0) => None,
             Ok(closed) => {
-                info!("closed {closed} sockets whose backend is gone");
                 self.report.closed += closed;
                 None
             }
@@ -118,11 +122,12 @@ impl Closer {
         self.reports.send_replace(self.report.clone());
     }
 
-    /// Closes all that have to be, in all network namespaces that can be entered; returns how many.
+    /// Closes all that have to be, wherever they are; returns how many.
     fn close_all(&self) -> Result<u64> {
-        let mut wanted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        let mut wanted = Wanted::new();
         for row in self.gone().context("looking for sockets")? {
-            wanted.entry(row.netns).or_default().insert(row.cookie);
+            let sockets = wanted.entry(row.netns).or_default();
+            sockets.insert(row.cookie, row.peer.backend);
         }
         if wanted.is_empty() {
             return Ok(0);
@@ -134,46 +139,64 @@ impl Closer {
     fn gone(&self) -> Result<Vec<Connected>> {
         let mut file = walk(self.program.as_fd(), self.sockets.fd().as_fd())?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        // After a million sockets of which none has to be closed the kernel takes a breath.
+        while let Err(error) = file.read_to_end(&mut bytes) {
+            if error.kind() != ErrorKind::WouldBlock {
+                return Err(error.into());
+            }
+        }
         let rows = bytes.chunks_exact(size_of::<Connected>());
         Ok(rows.map(bytemuck::pod_read_unaligned).collect())
     }
 }
 
-/// Cookies of sockets, by that of their network namespace.
-type Wanted = BTreeMap<u64, BTreeSet<u64>>;
+/// Sockets by the cookie of their network namespace.
+type Wanted = BTreeMap<u64, Sockets>;
 
 /// Closes what is wanted wherever it is; returns how many sockets that were.
 fn reach(mut left: Wanted) -> Result<u64> {
-    let mut closed = Ok(0);
+    let mut closed = Closed::default();
     let work = || {
-        closed = match (&closed, close_here(&mut left)) {
-            (Ok(before), Ok(count)) => Ok(before + count),
-            (Ok(_), Err(error)) => Err(error),
-            (Err(_), _) => return ControlFlow::Break(()),
-        };
+        match close_here(&mut left) {
+            Ok(here) => {
+                closed.count += here.count;
+                closed.problem = here.problem.or(closed.problem.take());
+            }
+            Err(error) => closed.problem = Some(error),
+        }
         match left.is_empty() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     };
     let visited = Namespaces::find()?.visit(work);
-    let closed = closed.context("closing sockets")?;
-    if left.is_empty() || own_netns().is_err() {
-        return Ok(closed);
+    if closed.count > 0 {
+        info!("closed {} sockets whose backend is gone", closed.count);
     }
-    let count: usize = left.values().map(BTreeSet::len).sum();
-    visited.with_context(|| format!("{count} sockets are out of reach"))?;
-    bail!("{count} sockets are out of reach: no name leads to their network namespace")
+    if let Some(error) = closed.problem {
+        return Err(error).context("closing sockets");
+    }
+    let knows_where = own_netns().is_ok();
+    match visited {
+        Err(error) if !left.is_empty() => Err(error).context("some sockets are out of reach"),
+        Ok(_) if !left.is_empty() && knows_where => {
+            let count: usize = left.values().map(Sockets::len).sum();
+            bail!("{count} sockets are out of reach: no name leads to their network namespace")
+        }
+        _ => Ok(closed.count),
+    }
 }
 
 /// What is wanted here; all of it where the kernel does not tell where here is.
-fn close_here(left: &mut Wanted) -> std::io::Result<u64> {
+fn close_here(left: &mut Wanted) -> std::io::Result<Closed> {
     match own_netns() {
         Ok(cookie) => match left.remove(&cookie) {
-            Some(cookies) => diag::close(&cookies),
-            None => Ok(0),
+            Some(sockets) => diag::close(&sockets),
+            None => Ok(Closed::default()),
         },
-        Err(_) => diag::close(&left.values().flatten().copied().collect()),
+        Err(_) => {
+            let all = left.values().flatten();
+            diag::close(&all.map(|(cookie, peer)| (*cookie, *peer)).collect())
+        }
     }
 }

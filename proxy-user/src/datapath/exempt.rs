@@ -52,9 +52,11 @@ pub enum Mark {
     Netns,
 }
 
-/// Between two looks.
+/// Between two questions for clients.
 const PAUSE: Duration = Duration::from_millis(100);
-/// With nobody new, a look in so many: containers may have been made anew.
+/// So often there is a look in a row while a client is new, and one in so many later: containers may have been
+/// made anew.
+const OFTEN: u32 = 50;
 const SELDOM: u32 = 20;
 
 /// The maps, and whom they are about.
@@ -101,14 +103,14 @@ impl Exempt {
     }
 
     fn run(&mut self) {
-        let mut looks = 0_u32;
+        let mut rounds = 0_u32;
         while let Ok(is_new) = self.clients.has_changed() {
+            rounds = if is_new { 0 } else { rounds.saturating_add(1) };
             let is_searching = self.reports.borrow().iter().any(|it| it.by.is_none());
-            if is_new || is_searching || looks.is_multiple_of(SELDOM) {
+            if is_new || (is_searching && rounds < OFTEN) || rounds.is_multiple_of(SELDOM) {
                 let outcome = self.look();
                 self.complain(outcome);
             }
-            looks = looks.wrapping_add(1);
             std::thread::sleep(PAUSE);
         }
     }
@@ -140,8 +142,8 @@ impl Exempt {
             });
             by.netns |= u32::from(marks.netns.is_some());
             wanted.extend(marks.netns.map(ExemptKey::netns));
-            for (id, level) in marks.cgroups {
-                by.levels |= 1 << level;
+            for (id, levels) in marks.cgroups {
+                by.levels |= levels;
                 wanted.insert(ExemptKey::cgroup(id));
             }
         }

@@ -41,7 +41,7 @@ pub enum Feature {
     ReturnValue,
     /// Paths of MPTCP sockets told from other sockets.
     Multipath,
-    /// Walking over the sockets.
+    /// Walking over sockets with storage.
     SocketIterators,
     /// Closing sockets from an iterator.
     SocketDestroy,
@@ -127,10 +127,8 @@ impl Feature {
             Self::CoarseClock => Without::Instead("bpf_ktime_get_ns"),
             Self::ReturnValue => Without::Instead("an ICMP error at the device"),
             Self::Multipath => Without::Instead("MPTCP sockets name the backend"),
-            Self::ChecksumIpv6
-            | Self::MapIteration
-            | Self::SocketIterators
-            | Self::SocketDestroy => Without::Unused,
+            Self::SocketIterators => Without::Instead("nothing: sockets stay open"),
+            Self::ChecksumIpv6 | Self::MapIteration | Self::SocketDestroy => Without::Unused,
         }
     }
 }
@@ -251,7 +249,7 @@ fn probe(feature: Feature) -> Result<bool> {
             ProgramType::CgroupSockAddr,
             BpfHelper::BPF_FUNC_skc_to_mptcp_sock,
         )?,
-        Feature::SocketIterators => has_functions(&["bpf_iter_tcp", "bpf_iter_udp"]),
+        Feature::SocketIterators => has_functions(&["bpf_iter_bpf_sk_storage_map"]),
         Feature::SocketDestroy => has_functions(&["bpf_sock_destroy"]),
     })
 }

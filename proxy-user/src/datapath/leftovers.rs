@@ -1,12 +1,13 @@
 //! Everything that Ferrule has set up on a node, found without knowing who set it up and when.
 
 use crate::datapath::attach::{Filters, detach_filter, has_qdisc, remove_qdisc};
-use crate::datapath::cgroup::{HOOKS, OWN_CGROUP, is_root};
+use crate::datapath::cgroup::{HOOKS, OWN_CGROUP, is_cgroup};
 use crate::datapath::devices;
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +75,7 @@ pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
     found.extend(folders(pins.folders()));
     found.extend(files(RUN_FILES.map(|name| run_dir.join(name))));
     let cgroup = run_dir.join(OWN_CGROUP);
-    found.extend(is_root(&cgroup).then(|| Leftover::Mount(cgroup.clone())));
+    found.extend(is_cgroup(&cgroup).then(|| Leftover::Mount(cgroup.clone())));
     found.extend(folders([cgroup]));
     let run_folder = is_ours_alone(run_dir).then(|| run_dir.to_owned());
     found.extend(folders(run_folder));
@@ -99,9 +100,10 @@ fn is_ours_alone(run_dir: &Path) -> bool {
 
 fn links(pins: &Pins) -> Vec<Leftover> {
     let devices = pins.linked_devices().into_iter();
-    let cgroup = HOOKS.map(|hook| pins.cgroup_link(hook));
+    let mut cgroup = HOOKS.map(|hook| pins.cgroup_link(hook));
+    cgroup.reverse();
     let devices = devices.flat_map(|index| Hook::ALL.map(|hook| pins.link(index, hook)));
-    files(cgroup.into_iter().chain(devices))
+    files(cgroup.into_iter().chain(pins.cgroup_links()).chain(devices))
 }
 
 async fn filters(pins: &Pins, device: &Device) -> Result<Vec<Leftover>> {
@@ -118,9 +120,10 @@ async fn filters(pins: &Pins, device: &Device) -> Result<Vec<Leftover>> {
 }
 
 fn files(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Leftover> {
+    let mut seen = BTreeSet::new();
     paths
         .into_iter()
-        .filter(|path| path.exists())
+        .filter(|path| path.exists() && seen.insert(path.clone()))
         .map(Leftover::File)
         .collect()
 }

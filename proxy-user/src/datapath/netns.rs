@@ -68,11 +68,12 @@ impl Namespaces {
 fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
+        let thread = std::thread::Builder::new().name("netns".into());
+        let inside = thread.spawn_scoped(scope, || {
             setns(file, CloneFlags::CLONE_NEWNET)
                 .context("entering network namespaces takes CAP_SYS_ADMIN")?;
             Ok(work())
-        });
+        })?;
         inside
             .join()
             .map_err(|_| anyhow!("the thread has panicked"))?

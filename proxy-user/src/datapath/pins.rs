@@ -73,6 +73,20 @@ impl Pins {
         self.root.join("links").join(format!("cgroup-{program}"))
     }
 
+    /// All such links, also those of programs of other versions.
+    pub fn cgroup_links(&self) -> Vec<PathBuf> {
+        let folder = self.root.join("links");
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_of_cgroup = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("cgroup-"))
+        };
+        entries
+            .map(|entry| entry.path())
+            .filter(is_of_cgroup)
+            .collect()
+    }
+
     /// Remembers that a device's clsact qdisc is ours.
     pub fn qdisc(&self, ifindex: u32) -> PathBuf {
         self.root.join("qdiscs").join(ifindex.to_string())

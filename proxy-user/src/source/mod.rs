@@ -144,7 +144,8 @@ impl Object {
 
 /// Whether an annotation means something here.
 fn is_read(annotation: &str) -> bool {
-    annotation.starts_with("ferrule.dev/") || annotation == "sidecar.istio.io/status"
+    const OTHERS: [&str; 2] = ["kubernetes.io/config.hash", "sidecar.istio.io/status"];
+    annotation.starts_with("ferrule.dev/") || OTHERS.contains(&annotation)
 }
 
 fn trimmed_spec(spec: PodSpec) -> PodSpec {

@@ -15,14 +15,14 @@ const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 impl<D: Datapath> Sync<D> {
-    /// Runs until `events` is closed, following the addresses of the node's devices, and tells `freed` when rows
-    /// have gone; returns the maps as they are then.
+    /// Runs until `events` is closed, following the addresses of the node's devices, and tells `gone` when
+    /// backends have gone; returns the maps as they are then.
     pub async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<Event>>,
         mut requests: mpsc::Receiver<ReportRequest>,
         mut addresses: watch::Receiver<LocalAddresses>,
-        freed: impl Fn(),
+        gone: impl Fn(),
     ) -> D {
         let known = addresses.borrow_and_update().clone();
         self.set_local_addresses(known);
@@ -34,9 +34,6 @@ impl<D: Datapath> Sync<D> {
                     grace: self.datapath.grace(),
                     batch,
                 });
-                if quarantine.is_some() {
-                    freed();
-                }
             }
             backoff.update(self.needs_retry());
             tokio::select! {
@@ -56,7 +53,13 @@ impl<D: Datapath> Sync<D> {
                     self.retry();
                     backoff.lengthen();
                 }
-                batch = over(&mut quarantine) => self.release(batch),
+                batch = over(&mut quarantine) => {
+                    // No program is on its way to a backend that is gone.
+                    if batch.has_backends() {
+                        gone();
+                    }
+                    self.release(batch);
+                }
             }
         }
     }

@@ -39,6 +39,14 @@ pub struct Ids {
 #[derive(Debug)]
 pub struct Batch(Vec<Freed>);
 
+impl Batch {
+    /// Whether backends are among what has become free.
+    pub fn has_backends(&self) -> bool {
+        let is_backend = |it: &Freed| matches!(it, Freed::BackendV4(_) | Freed::BackendV6(_));
+        self.0.iter().any(is_backend)
+    }
+}
+
 /// Ids from 1 up to the end of an array.
 #[derive(Debug)]
 pub(super) struct Pool {

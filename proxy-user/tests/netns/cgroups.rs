@@ -10,7 +10,7 @@ use proxy_common::{
     AddrV4, Address as _, Backend, Frontend, FrontendKey, FrontendKind, Locality, Port, Proto,
     ServiceWord,
 };
-use proxy_user::datapath::cgroup::{attach, detach, find_root, is_root, mounted_root};
+use proxy_user::datapath::cgroup::{attach, find_root, is_root, mounted_root};
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::{Datapath as _, FamilyOp, Op};
@@ -71,7 +71,9 @@ fn other_programs_at_the_same_cgroup_keep_running_before_and_after_ours() {
     };
     both_work(&stage);
     drop(stage.take_agent(1));
-    detach(&Pins::new(&paths.bpffs));
+    for link in Pins::new(&paths.bpffs).cgroup_links() {
+        std::fs::remove_file(link).unwrap();
+    }
     stage.start_agent(1);
     both_work(&stage);
 }

@@ -4,7 +4,7 @@
 use crate::stage::{PATIENCE, Stage, TARGET, eventually};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use xtask::cluster::Pod;
 
@@ -20,10 +20,15 @@ fn callers(stage: &Stage) -> [Pod; 2] {
     [&stage.shell, &process].map(|pod| inside(stage, 1, pod))
 }
 
-/// Where the service is dialled on the first node.
+/// Where the service is dialled on the first node; IPv4 addresses also as sockets of IPv6 dial them.
 fn targets(stage: &Stage) -> Vec<SocketAddr> {
     let own = stage.node_ports(1);
-    stage.cluster_ips().into_iter().chain(own).collect()
+    let all: Vec<SocketAddr> = stage.cluster_ips().into_iter().chain(own).collect();
+    let mapped = all.iter().filter_map(|to| match to.ip() {
+        IpAddr::V4(v4) => Some(SocketAddr::new(v4.to_ipv6_mapped().into(), to.port())),
+        IpAddr::V6(_) => None,
+    });
+    all.iter().copied().chain(mapped).collect()
 }
 
 /// An answer: who gave it, and as whom the application was told.
@@ -123,10 +128,56 @@ fn sockets_get_a_backend_and_are_told_of_what_they_dialled() {
     assert_eq!(stage.count(1, "passed", "created"), created);
     assert_eq!(
         stage.count(1, "sockets", "socket-connected"),
-        2 * 4 * 2 * 40
+        2 * 6 * 2 * 40
     );
-    assert_eq!(stage.count(1, "sockets", "socket-sent"), 2 * 4 * 40);
+    assert_eq!(stage.count(1, "sockets", "socket-sent"), 2 * 6 * 40);
     stage.assert_undisturbed();
+}
+
+#[test]
+fn datagrams_of_a_socket_stay_with_their_backend_whatever_becomes_of_others() {
+    let mut stage = Stage::new(&[]);
+    let to = stage.cluster_ips()[0];
+    let shell = inside(&stage, 1, &stage.shell);
+    let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
+    let sockets: Vec<UdpSocket> = (0..8)
+        .map(|_| shell.namespace().run(open).unwrap())
+        .collect();
+    let ask = |socket: &UdpSocket| {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send_to(b"hello", to).unwrap();
+        let mut text = [0; 256];
+        let (length, from) = socket.recv_from(&mut text).unwrap();
+        assert_eq!(from, to);
+        server(&text[..length])
+    };
+    let before: Vec<String> = sockets.iter().map(ask).collect();
+    let web = stage.web.clone();
+    stage.set_backends(&web[..2]);
+    let moved: Vec<String> = sockets.iter().map(ask).collect();
+    stage.set_backends(&web);
+    let after: Vec<String> = sockets.iter().map(ask).collect();
+    for (index, name) in before.iter().enumerate() {
+        if name == web[2].name() {
+            assert_ne!(moved[index], *name, "it is gone");
+        } else {
+            assert_eq!(moved[index], *name, "it is still there");
+        }
+        assert_eq!(after[index], moved[index], "nothing has gone");
+    }
+}
+
+#[test]
+fn a_connected_socket_that_names_its_frontend_again_is_answered() {
+    let stage = Stage::new(&[]);
+    let shell = inside(&stage, 1, &stage.shell);
+    for to in stage.cluster_ips() {
+        for _ in 0..10 {
+            let socket = udp_socket(&shell, to);
+            socket.send_to(b"hello", to).unwrap();
+            assert_eq!(socket.recv_from(&mut [0; 256]).unwrap().1, to);
+        }
+    }
 }
 
 /// A connected datagram socket of a caller.

@@ -1,7 +1,7 @@
 //! The root of cgroup v2: where it is mounted, and a mount of our own where it isn't.
 
-use anyhow::{Context as _, Result};
-use nix::mount::{MsFlags, mount};
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,15 @@ pub const OWN_CGROUP: &str = "cgroup";
 
 /// Whether the root of cgroup v2 is mounted here.
 pub fn is_root(point: &Path) -> bool {
-    let is_cgroup = statfs(point).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    is_cgroup && point.metadata().is_ok_and(|it| it.ino() == ROOT_INODE)
+    is_cgroup(point) && point.metadata().is_ok_and(|it| it.ino() == ROOT_INODE)
 }
 
+/// Whether a cgroup is here, of version 2.
+pub fn is_cgroup(point: &Path) -> bool {
+    statfs(point).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// In a container what is mounted may be the container's own cgroup: that is of no use.
 fn mount_own(point: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(point).with_context(|| format!("making {}", point.display()))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -63,6 +68,12 @@ fn mount_own(point: &Path) -> Result<PathBuf> {
             point.display()
         )
     })?;
+    if !is_root(point) {
+        umount2(point, MntFlags::MNT_DETACH)?;
+        bail!(
+            "this is a container's cgroup namespace: mount the host's /sys/fs/cgroup, or give --cgroup"
+        );
+    }
     Ok(point.to_owned())
 }
 

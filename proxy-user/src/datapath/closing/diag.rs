@@ -1,9 +1,10 @@
 //! Closing sockets by sock_diag (SOCK_DESTROY, Linux 4.9 with CONFIG_INET_DIAG_DESTROY).
 
 use bytemuck::{Pod, Zeroable};
+use proxy_common::{AddrV4, AddrV6, Port, SocketAddress};
 use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
 use rtnetlink::sys::{Socket, SocketAddr};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 /// The kernel's `struct nlmsghdr`.
@@ -60,14 +61,25 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-/// Closed and listening sockets have no peer. The numbers are those of TCP, also for UDP.
-const CONNECTED: u32 = !(1 << TCP_CLOSE | 1 << TCP_LISTEN);
+/// Closed and listening sockets have no peer, and what waits for late packets has no application. The numbers
+/// are those of TCP, also for UDP.
+const CONNECTED: u32 = !(1 << TCP_TIME_WAIT | 1 << TCP_CLOSE | 1 << TCP_LISTEN);
+const TCP_TIME_WAIT: u32 = 6;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
 impl SocketId {
     const fn cookie(&self) -> u64 {
         (self.cookie[1] as u64) << 32 | self.cookie[0] as u64
+    }
+
+    /// Where it is connected to, as in a socket's storage.
+    fn peer(&self, family: u8) -> SocketAddress {
+        let port = Port::from_be(self.port);
+        match i32::from(family) {
+            libc::AF_INET => SocketAddress::v4(AddrV4::from_be(self.destination[0]), port),
+            _ => SocketAddress::v6(AddrV6::from_be(self.destination), port),
+        }
     }
 }
 
@@ -91,17 +103,37 @@ impl Request {
     }
 }
 
-/// Closes the sockets with these cookies in the network namespace of the thread; returns how many there were.
-/// The kernel closes a socket only if its cookie is the one that is named.
-pub(super) fn close(cookies: &BTreeSet<u64>) -> io::Result<u64> {
+/// Backends by cookies of the sockets that are connected to them.
+pub(super) type Sockets = BTreeMap<u64, SocketAddress>;
+
+/// What has become of sockets.
+#[derive(Debug, Default)]
+pub(super) struct Closed {
+    /// So many were closed.
+    pub(super) count: u64,
+    /// Why one was not, the last of those.
+    pub(super) problem: Option<io::Error>,
+}
+
+/// Closes these sockets in the network namespace of the thread, as far as they are there and still have this
+/// peer. The kernel compares the cookie once more.
+pub(super) fn close(wanted: &Sockets) -> io::Result<Closed> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
-    let mut closed = 0;
+    let mut closed = Closed::default();
     for family in [libc::AF_INET, libc::AF_INET6].map(|it| it as u8) {
         for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_TCP].map(|it| it as u8) {
-            for found in list(&socket, family, protocol)? {
-                if cookies.contains(&found.id.cookie()) {
-                    closed += u64::from(destroy(&socket, found, protocol)?);
+            let found = list(&socket, family, protocol);
+            let found = found.unwrap_or_else(|error| {
+                closed.problem = Some(error);
+                Vec::new()
+            });
+            let is_wanted =
+                |it: &&Found| wanted.get(&it.id.cookie()) == Some(&it.id.peer(it.family));
+            for found in found.iter().filter(is_wanted) {
+                match destroy(&socket, *found, protocol) {
+                    Ok(is_closed) => closed.count += u64::from(is_closed),
+                    Err(error) => closed.problem = Some(error),
                 }
             }
         }
@@ -124,21 +156,15 @@ fn list(socket: &Socket, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
         let (datagram, _) = socket.recv_from_full()?;
         for (header, body) in messages(&datagram) {
             match header.kind {
-                NLMSG_DONE => return Ok(all),
-                // This kernel has no sockets of this kind, or no such family.
-                NLMSG_ERROR if is_absent(code(body)) => return Ok(all),
-                NLMSG_ERROR => return Err(error(body)),
+                // This kernel has no such family.
+                NLMSG_DONE | NLMSG_ERROR if matches!(code(body), 0 | libc::EAFNOSUPPORT) => {
+                    return Ok(all);
+                }
+                NLMSG_DONE | NLMSG_ERROR => return Err(error(body)),
                 _ => all.extend(read::<Found>(body)),
             }
         }
     }
-}
-
-const fn is_absent(code: i32) -> bool {
-    matches!(
-        code,
-        libc::ENOENT | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT
-    )
 }
 
 /// Closes one, if it is still there.
@@ -215,5 +241,16 @@ mod tests {
             ..SocketId::zeroed()
         };
         assert_eq!(id.cookie(), 1 << 32 | 7);
+    }
+
+    #[test]
+    fn peers_are_those_of_storage() {
+        let id = SocketId {
+            port: 80_u16.to_be(),
+            destination: [u32::from_ne_bytes([10, 0, 0, 1]), 0, 0, 0],
+            ..SocketId::zeroed()
+        };
+        let peer = id.peer(libc::AF_INET as u8).std();
+        assert_eq!(peer.to_string(), "10.0.0.1:80");
     }
 }

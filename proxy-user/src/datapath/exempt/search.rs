@@ -1,7 +1,7 @@
 //! Where a pod's processes and sockets are on this node.
 
 use super::{Client, Mark};
-use crate::datapath::cgroup::own_netns;
+use crate::datapath::cgroup::{is_cgroup, is_root, own_netns};
 use crate::datapath::netns::Namespaces;
 use nix::ifaddrs::getifaddrs;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// What a client's sockets can be told by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
-    /// Ids of cgroups, and how far below the root they are.
+    /// Ids of cgroups, and bits for the levels below the root at which each may be.
     pub(super) cgroups: Vec<(u64, u32)>,
     /// Cookie of the network namespace, where there is no cgroup.
     pub(super) netns: Option<u64>,
@@ -28,11 +28,12 @@ impl Marks {
 
 /// Levels of cgroups that the programs look at; kubelet's pods are at the second to fourth.
 const LEVELS: u32 = 10;
+const ALL_LEVELS: u32 = (1 << (LEVELS + 1)) - 2;
 
 pub(super) struct Search {
     cgroup: PathBuf,
-    /// Of the cgroup that is searched.
-    level: u32,
+    /// How far below the root it is; `None`: not to be seen from here.
+    level: Option<u32>,
 }
 
 impl Search {
@@ -55,18 +56,16 @@ impl Search {
             .iter()
             .map(|it| (it.uid.clone(), it.uid.replace('-', "_")));
         let names: Vec<(String, String)> = names.collect();
-        walk(&self.cgroup, self.level, &mut |name, id, level| {
+        walk(&self.cgroup, 1, &mut |name, id, depth| {
             let mut of = names
                 .iter()
                 .filter(|(uid, other)| is_of(name, uid) || is_of(name, other));
             let Some((uid, _)) = of.next() else {
                 return false;
             };
-            found
-                .entry(uid.clone())
-                .or_default()
-                .cgroups
-                .push((id, level));
+            let levels = self.level.map_or(ALL_LEVELS, |level| 1 << (level + depth));
+            let marks = found.entry(uid.clone()).or_default();
+            marks.cgroups.push((id, levels & ALL_LEVELS));
             true
         });
         let mut left: Vec<&Client> = clients.iter().collect();
@@ -86,32 +85,34 @@ fn is_of(name: &str, uid: &str) -> bool {
 }
 
 /// How far below the root of the hierarchy a cgroup is: as many steps up as there are cgroups.
-fn level(cgroup: &Path) -> u32 {
-    let mut level = 0;
+fn level(cgroup: &Path) -> Option<u32> {
     let mut at = cgroup.to_owned();
-    // The root has no such file.
-    while level < LEVELS && at.join("cgroup.type").exists() {
-        level += 1;
+    for level in 0..=LEVELS {
+        if is_root(&at) {
+            return Some(level);
+        }
+        if !is_cgroup(&at) {
+            return None;
+        }
         at.push("..");
     }
-    level
+    None
 }
 
-/// Tells of all cgroups below one, those inside of others last; what is below a hit is not looked at.
-fn walk(folder: &Path, level: u32, is_hit: &mut impl FnMut(&str, u64, u32) -> bool) {
+/// Tells of all cgroups below one, and how far; what is below a hit is not looked at.
+fn walk(folder: &Path, depth: u32, is_hit: &mut impl FnMut(&str, u64, u32) -> bool) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
-        let path = entry.path();
         // What goes away while we look is gone.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
-        if !metadata.is_dir() || level == LEVELS {
+        if !metadata.is_dir() {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !is_hit(&name, metadata.ino(), level + 1) {
-            walk(&path, level + 1, is_hit);
+        if !is_hit(&name, metadata.ino(), depth) && depth < LEVELS {
+            walk(&entry.path(), depth + 1, is_hit);
         }
     }
 }
@@ -121,13 +122,18 @@ fn find_netns(clients: &[&Client], found: &mut BTreeMap<String, Marks>) {
     let Ok(namespaces) = Namespaces::find() else {
         return;
     };
+    let mut left = clients.len();
     let look = || {
         let own = addresses();
         let is_here = |it: &&&Client| it.addresses.iter().any(|ip| own.contains(ip));
         if let (Some(client), Ok(cookie)) = (clients.iter().find(is_here), own_netns()) {
             found.entry(client.uid.clone()).or_default().netns = Some(cookie);
+            left -= 1;
         }
-        ControlFlow::<()>::Continue(())
+        match left {
+            0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     };
     // What could not be looked at is not found.
     let _ = namespaces.visit(look);
