@@ -342,32 +342,35 @@ fn expect_calls(stage: &Stage, caller: &Pod, names: [&str; 2]) {
     }
 }
 
+/// What becomes of a pod that opts out, and what its sockets are told by.
+fn expect_opt_out(stage: &Stage, pod: &Pod, uid: &str, by: &str) {
+    let exempt = || stage.agent(1).status().unwrap()["agent"]["sockets"]["exempt"].clone();
+    // Before it is known the pod is like all others.
+    expect_calls(stage, pod, ["socket-connected", "socket-sent"]);
+    let manifest = opt_out(stage, pod, uid);
+    eventually("the pod is found", || exempt()[0]["by"] == by);
+    expect_calls(stage, pod, ["socket-left", "socket-left"]);
+    std::fs::remove_file(manifest).unwrap();
+    eventually("the pod is forgotten", || exempt() == serde_json::json!([]));
+    expect_calls(stage, pod, ["socket-connected", "socket-sent"]);
+    stage.assert_undisturbed();
+}
+
 #[test]
-fn pods_that_have_opted_out_are_served_by_devices_with_the_same_results() {
+fn pods_that_have_opted_out_are_known_by_their_cgroup() {
     let stage = Stage::new(&[]);
     let node = stage.cluster.node(1);
     // The systemd driver of kubelet has other names for cgroups than the other one.
     let uid = UID.replace('-', "_");
-    let slice =
-        format!("kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/app");
+    let slice = format!("kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/app");
     let slice = node.add_cgroup(&slice).unwrap();
-    let by_netns = inside(&stage, 1, &stage.shell);
-    let by_cgroup = node.host_pod("host-pod").within(&slice);
-    for (pod, uid, by) in [(&by_netns, OTHER_UID, "netns"), (&by_cgroup, UID, "cgroup")] {
-        // Before it is known the pod is like all others.
-        expect_calls(&stage, pod, ["socket-connected", "socket-sent"]);
-        let manifest = opt_out(&stage, pod, uid);
-        eventually("the pod is found", || {
-            let status = stage.agent(1).status().unwrap();
-            status["agent"]["sockets"]["exempt"][0]["by"] == by
-        });
-        expect_calls(&stage, pod, ["socket-left", "socket-left"]);
-        std::fs::remove_file(manifest).unwrap();
-        eventually("the pod is forgotten", || {
-            let status = stage.agent(1).status().unwrap();
-            status["agent"]["sockets"]["exempt"] == serde_json::json!([])
-        });
-        expect_calls(&stage, pod, ["socket-connected", "socket-sent"]);
-    }
-    stage.assert_undisturbed();
+    let pod = node.host_pod("host-pod").within(&slice);
+    expect_opt_out(&stage, &pod, UID, "cgroup");
+}
+
+#[test]
+fn pods_that_have_opted_out_are_known_by_their_network_namespace() {
+    let stage = Stage::new(&[]);
+    let pod = inside(&stage, 1, &stage.shell);
+    expect_opt_out(&stage, &pod, OTHER_UID, "netns");
 }

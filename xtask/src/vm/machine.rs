@@ -26,11 +26,16 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
-    /// `-cx16`: with it a 6.12 in ten dies of an emulated instruction.
-    fn arguments(self) -> [&'static str; 4] {
+    /// With cx16 a 6.12 in ten dies of an emulated instruction. Linux 7 can't do without: it has no storage
+    /// for sockets then.
+    fn arguments(self, kernel: &Kernel) -> [&'static str; 4] {
+        let processor = match kernel.numbers {
+            (..7, _) => "max,-cx16",
+            _ => "max",
+        };
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Emulation => ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"],
+            Self::Emulation => ["-accel", "tcg,thread=multi", "-cpu", processor],
         }
     }
 
@@ -96,7 +101,7 @@ impl Machine<'_> {
         let _ = fs::remove_file(&console);
         let log = File::create(self.image.folder.join("qemu.log"))?;
         Command::new(QEMU)
-            .args(self.accelerator.arguments())
+            .args(self.accelerator.arguments(self.kernel))
             .args(["-M", "q35", "-m", "2048", "-smp", &self.cpus.to_string()])
             .args([
                 "-nodefaults",

@@ -46,12 +46,17 @@ const SUITES: [Suite; 3] = [
 ];
 
 /// Tests that older kernels can't run: name, and the first series that can.
-const FROM: [(&str, (u32, u32)); 5] = [
+const FROM: [(&str, (u32, u32)); 6] = [
     (
         "restart::the_other_way_of_attaching_takes_the_place_of_the_first",
         (6, 6),
     ),
-    // The node's network namespace, which is not the machine's first one here, was not to be known.
+    // Which network namespace a process is in was not to be known, nor that of a node, which is not the
+    // machine's first one here.
+    (
+        "sockets::pods_that_have_opted_out_are_known_by_their_network_namespace",
+        (5, 14),
+    ),
     (
         "socket_modes::node_ports_answer_on_loopback_for_processes_of_the_node_alone",
         (5, 14),
