@@ -93,25 +93,18 @@ impl Closer {
             // Once more if there were any: others may have been on their way to a backend that was going.
             for _ in 0..2 {
                 std::thread::sleep(PAUSE);
+                let before = self.report.closed;
                 let outcome = self.close_all();
-                let is_done = matches!(outcome, Ok(0));
                 self.publish(outcome);
-                if is_done {
+                if self.report.closed == before {
                     break;
                 }
             }
         }
     }
 
-    fn publish(&mut self, outcome: Result<u64>) {
-        let problem = match outcome {
-            Ok(0) => None,
-            Ok(closed) => {
-                self.report.closed += closed;
-                None
-            }
-            Err(error) => Some(format!("{error:#}")),
-        };
+    fn publish(&mut self, outcome: Result<()>) {
+        let problem = outcome.err().map(|error| format!("{error:#}"));
         if problem.is_some() && problem != self.report.problem {
             warn!(
                 "sockets whose backend is gone stay open: {}",
@@ -122,17 +115,17 @@ impl Closer {
         self.reports.send_replace(self.report.clone());
     }
 
-    /// Closes all that have to be, wherever they are; returns how many.
-    fn close_all(&self) -> Result<u64> {
+    /// Closes all that have to be, wherever they are, and counts them.
+    fn close_all(&mut self) -> Result<()> {
         let mut wanted = Wanted::new();
         for row in self.gone().context("looking for sockets")? {
             let sockets = wanted.entry(row.netns).or_default();
             sockets.insert(row.cookie, row.peer.backend);
         }
         if wanted.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        reach(wanted)
+        reach(wanted, &mut self.report.closed)
     }
 
     /// The sockets that have to be closed.
@@ -153,8 +146,8 @@ impl Closer {
 /// Sockets by the cookie of their network namespace.
 type Wanted = BTreeMap<u64, Sockets>;
 
-/// Closes what is wanted wherever it is; returns how many sockets that were.
-fn reach(mut left: Wanted) -> Result<u64> {
+/// Closes what is wanted wherever it is, and adds up what was closed, also where something else was not.
+fn reach(mut left: Wanted, total: &mut u64) -> Result<()> {
     let mut closed = Closed::default();
     let work = || {
         match close_here(&mut left) {
@@ -170,6 +163,7 @@ fn reach(mut left: Wanted) -> Result<u64> {
         }
     };
     let visited = Namespaces::find()?.visit(work);
+    *total += closed.count;
     if closed.count > 0 {
         info!("closed {} sockets whose backend is gone", closed.count);
     }
@@ -183,7 +177,7 @@ fn reach(mut left: Wanted) -> Result<u64> {
             let count: usize = left.values().map(Sockets::len).sum();
             bail!("{count} sockets are out of reach: no name leads to their network namespace")
         }
-        _ => Ok(closed.count),
+        _ => Ok(()),
     }
 }
 

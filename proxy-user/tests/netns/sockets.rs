@@ -279,6 +279,12 @@ fn closing(options: &[&'static str], closes_tcp: bool) {
         );
         stage.set_backends(&servers);
     }
+    // Two sockets of each kind and caller, one of a family.
+    let wanted = if closes_tcp { 8 } else { 4 };
+    eventually("they are counted", || {
+        let status = stage.agent(1).status().unwrap();
+        status["agent"]["closed_sockets"]["closed"] == wanted
+    });
     stage.assert_undisturbed();
 }
 
