@@ -42,10 +42,8 @@ pub enum SocketOption {
     HostOnly = 1 << 0,
     /// NodePorts answer on loopback addresses, for sockets of the node's own network namespace.
     LoopbackNodePorts = 1 << 1,
-    /// Sockets of the node's own network namespace can't be bound to NodePorts.
-    BindProtection = 1 << 2,
     /// TCP sockets are closed when their backend goes, whatever their Service says.
-    CloseTcp = 1 << 3,
+    CloseTcp = 1 << 2,
 }
 
 /// Those that are on.

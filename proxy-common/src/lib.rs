@@ -31,7 +31,7 @@ pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{
     Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
 };
-pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SocketAddress};
+pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
 pub const ABI_VERSION: u32 = 3;

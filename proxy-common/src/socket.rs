@@ -118,6 +118,9 @@ pub struct Connected {
     pub cookie: u64,
 }
 
+/// Stands in the object for the number of the kernel's bpf_sock_destroy, which only a running kernel tells.
+pub const SOCK_DESTROY: i32 = 0x7eee_0001;
+
 /// Value of `UNCONNECTED_SOCKETS`, storage of each socket that has sent a datagram to a frontend without
 /// being connected to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -1,5 +1,7 @@
 //! The BPF object: one entry point per hook, and what an outcome means there.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// The kernel's functions have no helpers' numbers.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

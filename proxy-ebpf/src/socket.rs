@@ -215,8 +215,7 @@ pub fn name_peer<S: Socket>(socket: &mut S) {
     }
 }
 
-/// Whether a socket of a network namespace may be bound to an address: not to a NodePort of this node, if
-/// these are protected. A socket of IPv6 that is bound to any address has the port of IPv4, too.
+/// Whether a socket of a network namespace may be bound to an address: not to a NodePort of this node. A socket of IPv6 that is bound to any address has the port of IPv4, too.
 #[inline(always)]
 pub fn may_bind<K>(
     kernel: &K,
@@ -228,11 +227,7 @@ where
     K: Services<AddrV4> + Services<AddrV6>,
 {
     let config = Services::<AddrV4>::config(kernel);
-    let is_protected = config.is_some_and(|config| {
-        config.socket_options.has(SocketOption::BindProtection)
-            && config.is_host_netns(netns, || first_netns)
-    });
-    if !is_protected {
+    if !config.is_some_and(|config| config.is_host_netns(netns, || first_netns)) {
         return true;
     }
     match to.as_v4() {

@@ -87,7 +87,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         pins: pins.clone(),
         max_flows: run.max_flows,
         log_decisions: run.log_decisions,
-        features,
+        features: features.clone(),
     })?;
     let log = run
         .log_decisions
@@ -96,7 +96,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
     let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
     sweep.start()?;
-    let (closer, closed) = start_closer(&pins, &mut loaded.programs);
+    let (closer, closed) = start_closer(&pins, &features, &mut loaded.programs);
     Ok(Parts {
         sync,
         attacher: Attacher::new(loaded.programs, pins, method)?,
@@ -112,9 +112,10 @@ fn set_up(run: &Run) -> Result<Parts> {
 /// Without it sockets stay open: no reason not to start.
 fn start_closer(
     pins: &Pins,
+    features: &Features,
     programs: &mut Ebpf,
 ) -> (Option<Wake>, watch::Receiver<ClosingReport>) {
-    let opened = Closer::open(pins, programs);
+    let opened = Closer::open(pins, features, programs);
     match opened.and_then(|(closer, closed)| Ok((closer.start()?, closed))) {
         Ok((wake, closed)) => (Some(wake), closed),
         Err(error) => {

@@ -12,6 +12,8 @@ mod changes_of_the_node;
 mod clash;
 #[path = "netns/cleanup.rs"]
 mod cleanup;
+#[path = "netns/closing.rs"]
+mod closing;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
 #[path = "netns/expiry.rs"]

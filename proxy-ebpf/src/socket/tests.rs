@@ -317,24 +317,22 @@ fn node_ports_answer_on_loopback_where_that_is_wanted_and_for_the_node_only() {
 
 #[test]
 fn node_ports_can_be_protected_from_being_bound() {
-    let open = web(FrontendKind::NodePort, NODE_PORT);
-    let protected = with(open.clone(), SocketOption::BindProtection);
-    let own = open.config.host_netns;
-    let may = |world: &World, netns, at: &str| {
+    let world = web(FrontendKind::NodePort, NODE_PORT);
+    let own = world.config.host_netns;
+    let may = |netns, at: &str| {
         let at: std::net::SocketAddr = at.parse().unwrap();
-        may_bind(world, [netns, FIRST_NETNS], Proto::Tcp, &at.into())
+        may_bind(&world, [netns, FIRST_NETNS], Proto::Tcp, &at.into())
     };
     for at in ["0.0.0.0:30080", "[::]:30080", NODE_PORT] {
-        assert!(!may(&protected, own, at), "{at}");
-        assert!(may(&open, own, at), "{at}");
-        assert!(may(&protected, own + 1, at), "{at} of a pod");
+        assert!(!may(own, at), "{at}");
+        assert!(may(own + 1, at), "{at} of a pod");
     }
     for at in ["0.0.0.0:30081", "127.0.0.1:30080", "[::1]:30080"] {
-        assert!(may(&protected, own, at), "{at}");
+        assert!(may(own, at), "{at}");
     }
     let at: std::net::SocketAddr = NODE_PORT.parse().unwrap();
     let netns = [own, FIRST_NETNS];
-    assert!(may_bind(&protected, netns, Proto::Udp, &at.into()), "UDP");
+    assert!(may_bind(&world, netns, Proto::Udp, &at.into()), "UDP");
 }
 
 /// What may answer, by both ways: as calls of many sockets and as many first packets have it.

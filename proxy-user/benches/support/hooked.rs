@@ -42,7 +42,7 @@ impl Hooked {
             ..bytemuck::Zeroable::zeroed()
         };
         loaded.kernel.configure(&config)?;
-        cgroup::attach(&mut loaded.programs, &pins, cgroup)?;
+        cgroup::attach(&mut loaded.programs, &pins, cgroup, false)?;
         Ok(Self {
             loaded,
             services: 0,

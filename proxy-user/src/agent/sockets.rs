@@ -53,7 +53,6 @@ pub(super) fn settings(run: &Run) -> Sockets {
     let options = SocketOptions::default()
         .with(SocketOption::HostOnly, run.socket_lb == SocketLb::HostOnly)
         .with(SocketOption::LoopbackNodePorts, run.localhost_nodeports)
-        .with(SocketOption::BindProtection, run.bind_protection)
         .with(SocketOption::CloseTcp, run.close_tcp);
     Sockets {
         host_netns,
@@ -71,7 +70,8 @@ pub(super) fn take(run: &Run, pins: &Pins, programs: &mut Ebpf) -> SocketReport 
     }
     let attached = cgroup(run).and_then(|cgroup| {
         // Half of them would be worse than none.
-        let attached = attach(programs, pins, &cgroup).inspect_err(|_| stop(pins));
+        let attached =
+            attach(programs, pins, &cgroup, run.bind_protection).inspect_err(|_| stop(pins));
         attached.map(|()| cgroup)
     });
     match attached {

@@ -178,14 +178,14 @@ pub fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(unsafe { info.__bindgen_anon_1.cgroup }.cgroup_id)
 }
 
-/// Runs a program over the rows of a map (BPF_LINK_CREATE and BPF_ITER_CREATE): what is read is what the
-/// program writes. aya's call can't name the map.
+/// Runs a program over the rows of a map, or over what is in the thread's network namespace (BPF_LINK_CREATE
+/// and BPF_ITER_CREATE): what is read is what the program writes. aya's call can't name the map.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn walk(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+pub fn walk(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<File> {
     let mut which = [0u32; 4];
-    which[0] = map.as_raw_fd().cast_unsigned();
+    which[0] = map.map_or(0, |map| map.as_raw_fd().cast_unsigned());
     // SAFETY: a union of plain integers, for which all zero is valid.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
@@ -194,8 +194,10 @@ pub fn walk(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
     let create = unsafe { &mut attr.link_create };
     // SAFETY: this is the part of the union that iterators use, still all zero.
     let info = unsafe { &mut create.__bindgen_anon_3.__bindgen_anon_1 };
-    info.iter_info = &raw mut which as u64;
-    info.iter_info_len = size_of_val(&which) as u32;
+    if map.is_some() {
+        info.iter_info = &raw mut which as u64;
+        info.iter_info_len = size_of_val(&which) as u32;
+    }
     // SAFETY: the pointer is to a live buffer of this length.
     let link = unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr) }?;
     // SAFETY: the kernel has just made it for us, and nobody else knows it.

@@ -37,14 +37,19 @@ pub const HOOKS: [&str; 10] = [
 
 /// So many of them tell of a peer.
 const TELLING: usize = 4;
+/// So many of them, the last ones, are only attached where NodePorts can't be bound.
+const BINDING: usize = 2;
 
 /// Attaches the programs to a cgroup, in the place of those of an earlier agent where there are such.
 ///
 /// # Errors
 /// The cgroup can't be opened, or the kernel refuses a program.
-pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Path) -> Result<()> {
+pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Path, protects_binds: bool) -> Result<()> {
     let folder = File::open(cgroup).with_context(|| format!("opening {}", cgroup.display()))?;
-    for hook in HOOKS {
+    let wanted = HOOKS.len() - if protects_binds { 0 } else { BINDING };
+    let (wanted, unwanted) = HOOKS.split_at(wanted);
+    take_off(pins, unwanted);
+    for hook in wanted {
         attach_one(programs, pins, &folder, hook)
             .with_context(|| format!("attaching {hook} to {}", cgroup.display()))?;
     }
@@ -54,7 +59,11 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Path) -> Result<()> {
 /// Takes the programs off that give backends to sockets. Those that tell sockets of their peers stay: there are
 /// sockets with a backend.
 pub fn stop(pins: &Pins) {
-    for hook in HOOKS.into_iter().rev().take(HOOKS.len() - TELLING) {
+    take_off(pins, &HOOKS[TELLING..]);
+}
+
+fn take_off(pins: &Pins, hooks: &[&str]) {
+    for hook in hooks.iter().rev() {
         // Not there is as good as removed.
         let _ = std::fs::remove_file(pins.cgroup_link(hook));
     }

@@ -2,22 +2,26 @@
 //!
 //! A thread of its own: it enters the network namespaces of pods.
 
+mod destroy;
 mod diag;
 
 use crate::datapath::bpf::walk;
 use crate::datapath::cgroup::own_netns;
+use crate::datapath::features::{Feature, Features};
 use crate::datapath::kernel::open_map;
 use crate::datapath::netns::Namespaces;
 use crate::datapath::pins::Pins;
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
-use aya::programs::{Iter, ProgramFd};
+use aya::programs::ProgramFd;
 use aya::{Btf, Ebpf};
-use diag::{Closed, Sockets};
+use destroy::{Destroyer, load_iterator};
+use diag::Closed;
 use proxy_common::Connected;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -42,6 +46,8 @@ pub struct ClosingReport {
 /// Finds and closes them.
 pub struct Closer {
     program: ProgramFd,
+    /// `None`: the kernel lacks bpf_sock_destroy, and sock_diag closes.
+    destroyer: Option<Destroyer>,
     sockets: MapData,
     report: ClosingReport,
     reports: watch::Sender<ClosingReport>,
@@ -57,17 +63,19 @@ impl Closer {
     /// What is not there, or what the kernel refused.
     pub fn open(
         pins: &Pins,
+        features: &Features,
         programs: &mut Ebpf,
     ) -> Result<(Self, watch::Receiver<ClosingReport>)> {
-        let program = programs.program_mut(GONE);
-        let program = program.ok_or_else(|| anyhow!("the object has no program {GONE}"))?;
-        let program: &mut Iter = program.try_into()?;
         let btf = Btf::from_sys_fs().context("reading the kernel's types")?;
-        let loaded = program.load("bpf_sk_storage_map", &btf);
-        loaded.with_context(|| format!("loading {GONE}"))?;
+        let program = load_iterator(programs, GONE, "bpf_sk_storage_map", &btf)?;
+        let destroyer = match features.has(Feature::SocketDestroy) {
+            true => Some(Destroyer::load(programs, &btf)?),
+            false => None,
+        };
         let (reports, receiver) = watch::channel(ClosingReport::default());
         let closer = Self {
-            program: program.fd()?.try_clone()?,
+            program,
+            destroyer,
             sockets: open_map(pins, "CONNECTED_SOCKETS")?,
             report: ClosingReport::default(),
             reports,
@@ -117,40 +125,40 @@ impl Closer {
 
     /// Closes all that have to be, wherever they are, and counts them.
     fn close_all(&mut self) -> Result<()> {
+        let file = walk(self.program.as_fd(), Some(self.sockets.fd().as_fd()));
+        let gone = file.and_then(rows).context("looking for sockets")?;
         let mut wanted = Wanted::new();
-        for row in self.gone().context("looking for sockets")? {
-            let sockets = wanted.entry(row.netns).or_default();
-            sockets.insert(row.cookie, row.peer.backend);
+        for row in gone {
+            wanted.entry(row.netns).or_default().push(row);
         }
         if wanted.is_empty() {
             return Ok(());
         }
-        reach(wanted, &mut self.report.closed)
-    }
-
-    /// The sockets that have to be closed.
-    fn gone(&self) -> Result<Vec<Connected>> {
-        let mut file = walk(self.program.as_fd(), self.sockets.fd().as_fd())?;
-        let mut bytes = Vec::new();
-        // After a million sockets of which none has to be closed the kernel takes a breath.
-        while let Err(error) = file.read_to_end(&mut bytes) {
-            if error.kind() != ErrorKind::WouldBlock {
-                return Err(error.into());
-            }
-        }
-        let rows = bytes.chunks_exact(size_of::<Connected>());
-        Ok(rows.map(bytemuck::pod_read_unaligned).collect())
+        reach(self.destroyer.as_ref(), wanted, &mut self.report.closed)
     }
 }
 
+/// What an iterator says.
+fn rows(mut file: File) -> io::Result<Vec<Connected>> {
+    let mut bytes = Vec::new();
+    // After a million sockets of which none has to be closed the kernel takes a breath.
+    while let Err(error) = file.read_to_end(&mut bytes) {
+        if error.kind() != ErrorKind::WouldBlock {
+            return Err(error);
+        }
+    }
+    let rows = bytes.chunks_exact(size_of::<Connected>());
+    Ok(rows.map(bytemuck::pod_read_unaligned).collect())
+}
+
 /// Sockets by the cookie of their network namespace.
-type Wanted = BTreeMap<u64, Sockets>;
+type Wanted = BTreeMap<u64, Vec<Connected>>;
 
 /// Closes what is wanted wherever it is, and adds up what was closed, also where something else was not.
-fn reach(mut left: Wanted, total: &mut u64) -> Result<()> {
+fn reach(destroyer: Option<&Destroyer>, mut left: Wanted, total: &mut u64) -> Result<()> {
     let mut closed = Closed::default();
     let work = || {
-        match close_here(&mut left) {
+        match close_here(destroyer, &mut left) {
             Ok(here) => {
                 closed.count += here.count;
                 closed.problem = here.problem.or(closed.problem.take());
@@ -174,7 +182,7 @@ fn reach(mut left: Wanted, total: &mut u64) -> Result<()> {
     match visited {
         Err(error) if !left.is_empty() => Err(error).context("some sockets are out of reach"),
         Ok(_) if !left.is_empty() && knows_where => {
-            let count: usize = left.values().map(Sockets::len).sum();
+            let count: usize = left.values().map(Vec::len).sum();
             bail!("{count} sockets are out of reach: no name leads to their network namespace")
         }
         _ => Ok(()),
@@ -182,15 +190,16 @@ fn reach(mut left: Wanted, total: &mut u64) -> Result<()> {
 }
 
 /// What is wanted here; all of it where the kernel does not tell where here is.
-fn close_here(left: &mut Wanted) -> std::io::Result<Closed> {
-    match own_netns() {
+fn close_here(destroyer: Option<&Destroyer>, left: &mut Wanted) -> io::Result<Closed> {
+    let wanted = match own_netns() {
         Ok(cookie) => match left.remove(&cookie) {
-            Some(sockets) => diag::close(&sockets),
-            None => Ok(Closed::default()),
+            Some(sockets) => sockets,
+            None => return Ok(Closed::default()),
         },
-        Err(_) => {
-            let all = left.values().flatten();
-            diag::close(&all.map(|(cookie, peer)| (*cookie, *peer)).collect())
-        }
+        Err(_) => left.values().flatten().copied().collect(),
+    };
+    match destroyer {
+        Some(destroyer) => destroyer.close(&wanted).map(Closed::all),
+        None => diag::close(&wanted),
     }
 }

@@ -128,7 +128,8 @@ impl Feature {
             Self::ReturnValue => Without::Instead("an ICMP error at the device"),
             Self::Multipath => Without::Instead("MPTCP sockets name the backend"),
             Self::SocketIterators => Without::Instead("nothing: sockets stay open"),
-            Self::ChecksumIpv6 | Self::MapIteration | Self::SocketDestroy => Without::Unused,
+            Self::SocketDestroy => Without::Instead("sock_diag"),
+            Self::ChecksumIpv6 | Self::MapIteration => Without::Unused,
         }
     }
 }

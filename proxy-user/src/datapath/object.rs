@@ -1,5 +1,7 @@
 //! The BPF object: loaded, with the maps of an earlier run where they fit.
 
+mod functions;
+
 use crate::datapath::bpf::Row;
 use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Framing, Hook};
@@ -179,7 +181,29 @@ fn load_with(
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    loader.load(OBJECT).context("loading the BPF object")
+    let mut object = Aligned::copy(OBJECT);
+    if features.has(Feature::SocketDestroy) {
+        functions::resolve(object.bytes())?;
+    }
+    loader
+        .load(object.bytes())
+        .context("loading the BPF object")
+}
+
+/// Bytes where a parser of ELF finds integers.
+struct Aligned(Vec<u64>);
+
+impl Aligned {
+    /// Zeros follow, up to a multiple of eight.
+    fn copy(bytes: &[u8]) -> Self {
+        let mut words = vec![0; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self(words)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
 }
 
 /// The object as it was built.

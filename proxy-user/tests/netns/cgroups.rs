@@ -56,7 +56,7 @@ fn other_programs_at_the_same_cgroup_keep_running_before_and_after_ours() {
     let mut foreign = Foreign::load(&paths.bpffs.join("foreign"));
     teach(foreign.pins(), &stage.web[0]);
     let pins = foreign.pins().clone();
-    attach(foreign.programs(), &pins, &cgroup).unwrap();
+    attach(foreign.programs(), &pins, &cgroup, false).unwrap();
     let theirs = SocketAddr::new(THEIRS.into(), 80);
     let both_work = |stage: &Stage| {
         for to in stage.cluster_ips() {

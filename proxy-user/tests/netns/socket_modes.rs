@@ -62,20 +62,33 @@ fn only_sockets_of_the_node_or_none_are_served_if_that_is_wanted() {
     assert_eq!(connected(&stage), 0, "a pod's socket");
     assert_eq!(tcp(&process, to).unwrap().peer, to);
     assert_eq!(connected(&stage), 1, "the node's socket");
-    drop(stage.take_agent(1));
-    let place = stage.cluster.node(1);
-    let off = place.start_agent(
-        &crate::stage::binary(),
-        &["--max-flows", "65536", "--socket-lb", "off"],
-    );
-    let mut off = off.unwrap();
-    off.wait_synced(crate::stage::START).unwrap();
+    stage.restart_agent(1, &["--socket-lb", "off"]);
     assert_eq!(tcp(&process, to).unwrap().peer, to);
-    assert_eq!(
-        off.status().unwrap()["readings"]["sockets"]["socket-connected"],
-        1,
-        "off"
-    );
+    assert_eq!(connected(&stage), 1, "off");
+}
+
+#[test]
+fn sockets_keep_their_backend_when_others_of_their_kind_are_served_no_more() {
+    let mut stage = Stage::new(&[]);
+    let to = stage.cluster_ips()[0];
+    let shell = shell(&stage);
+    let (stream, datagrams) = (tcp_stream(&shell, to), udp_socket(&shell, to));
+    let unconnected = shell.namespace().run(|| UdpSocket::bind("0.0.0.0:0"));
+    let unconnected = unconnected.unwrap().unwrap();
+    let goes_on = || {
+        assert!(echoes(&stream));
+        assert_eq!(stream.peer_addr().unwrap(), to);
+        datagrams.send(b"hello").unwrap();
+        assert_eq!(datagrams.recv_from(&mut [0; 256]).unwrap().1, to);
+        unconnected.send_to(b"hello", to).unwrap();
+        assert_eq!(unconnected.recv_from(&mut [0; 256]).unwrap().1, to);
+    };
+    goes_on();
+    for mode in ["host-only", "off", "full"] {
+        stage.restart_agent(1, &["--socket-lb", mode]);
+        goes_on();
+    }
+    stage.assert_undisturbed();
 }
 
 #[test]
@@ -98,30 +111,39 @@ fn node_ports_answer_on_loopback_for_processes_of_the_node_alone() {
 
 #[test]
 fn node_ports_can_not_be_bound_on_the_node_if_that_is_wanted() {
-    let stage = Stage::new(&["--bind-protection"]);
+    let mut stage = Stage::new(&[]);
+    let ips = ["0.0.0.0", "::", "172.31.1.2"].map(|ip| ip.parse().unwrap());
+    let taken = ips.map(|ip| SocketAddr::new(ip, NODE_PORT));
+    let free = ips.map(|ip| SocketAddr::new(ip, NODE_PORT + 1));
     let (shell, process) = (shell(&stage), process(&stage));
-    for ip in ["0.0.0.0", "::", "172.31.1.2"] {
-        let taken = SocketAddr::new(ip.parse().unwrap(), NODE_PORT);
-        let free = SocketAddr::new(ip.parse().unwrap(), NODE_PORT + 1);
-        let bind = |pod: &Pod, at: SocketAddr| {
-            let both = || {
-                TcpListener::bind(at)
-                    .map(drop)
-                    .and_then(|()| UdpSocket::bind(at).map(drop))
-            };
-            pod.namespace().run(both).unwrap()
-        };
-        let kind = bind(&process, taken).expect_err("it is a NodePort").kind();
-        // EPERM before Linux 6.1.
-        assert!(
-            [ErrorKind::AddrInUse, ErrorKind::PermissionDenied].contains(&kind),
-            "{kind:?}"
-        );
-        bind(&process, free).expect("it is none");
-        if ip != "172.31.1.2" {
-            bind(&shell, taken).expect("it is none in a pod");
-        }
+    for at in taken {
+        bind(&process, at).expect("without the flag");
     }
+    stage.restart_agent(1, &["--bind-protection"]);
+    for at in taken {
+        let kind = bind(&process, at).expect_err("it is a NodePort").kind();
+        // EPERM before Linux 6.1.
+        let kinds = [ErrorKind::AddrInUse, ErrorKind::PermissionDenied];
+        assert!(kinds.contains(&kind), "{kind:?}");
+    }
+    for at in free {
+        bind(&process, at).expect("it is none");
+    }
+    for at in &taken[..2] {
+        bind(&shell, *at).expect("it is none in a pod");
+    }
+    stage.restart_agent(1, &[]);
+    for at in taken {
+        bind(&process, at).expect("without the flag again");
+    }
+}
+
+fn bind(pod: &Pod, at: SocketAddr) -> std::io::Result<()> {
+    let both = || {
+        TcpListener::bind(at)?;
+        UdpSocket::bind(at).map(drop)
+    };
+    pod.namespace().run(both).unwrap()
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Sockets that get a backend when they connect or send.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
-use crate::stage::{PATIENCE, Stage, TARGET, eventually};
+use crate::stage::{PATIENCE, Stage, eventually};
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use xtask::cluster::Pod;
 
@@ -15,7 +15,7 @@ pub(crate) fn inside(stage: &Stage, node: u8, pod: &Pod) -> Pod {
 }
 
 /// A pod and a process of the first node's own network.
-fn callers(stage: &Stage) -> [Pod; 2] {
+pub(crate) fn callers(stage: &Stage) -> [Pod; 2] {
     let process = stage.cluster.node(1).host_pod("process");
     [&stage.shell, &process].map(|pod| inside(stage, 1, pod))
 }
@@ -87,7 +87,7 @@ pub(crate) fn udp_unconnected(caller: &Pod, to: SocketAddr) -> std::io::Result<T
 }
 
 /// Any address and port of the same family.
-fn any(like: SocketAddr) -> SocketAddr {
+pub(crate) fn any(like: SocketAddr) -> SocketAddr {
     let text = if like.is_ipv6() {
         "[::]:0"
     } else {
@@ -214,88 +214,9 @@ pub(crate) fn echoes(mut stream: &TcpStream) -> bool {
     true
 }
 
-fn answers(socket: &UdpSocket) -> std::io::Result<usize> {
+pub(crate) fn answers(socket: &UdpSocket) -> std::io::Result<usize> {
     socket.send(b"hello")?;
     socket.recv(&mut [0; 256])
-}
-
-/// Closing sockets in the namespaces of a machine is tried where all of them are of this test: each caller is
-/// in its own.
-fn closing(options: &[&'static str], closes_tcp: bool) {
-    let mut stage = Stage::new(options);
-    let servers = [stage.web[1].clone()];
-    stage.set_backends(&servers);
-    let cluster_ips = stage.cluster_ips();
-    for caller in callers(&stage) {
-        let direct = SocketAddr::new(servers[0].v4().into(), TARGET);
-        let listener = caller
-            .namespace()
-            .run(|| TcpListener::bind("0.0.0.0:0").unwrap())
-            .unwrap();
-        let listening = SocketAddr::new(caller.v4().into(), listener.local_addr().unwrap().port());
-        let unrelated = (udp_socket(&caller, direct), tcp_stream(&caller, direct));
-        let datagrams: Vec<_> = cluster_ips
-            .iter()
-            .map(|to| udp_socket(&caller, *to))
-            .collect();
-        let streams: Vec<_> = cluster_ips
-            .iter()
-            .map(|to| tcp_stream(&caller, *to))
-            .collect();
-        datagrams
-            .iter()
-            .for_each(|socket| assert!(answers(socket).is_ok()));
-        assert!(streams.iter().all(echoes));
-        let next = [stage.web[2].clone()];
-        stage.set_backends(&next);
-        for socket in &datagrams {
-            eventually("the socket is closed", || {
-                answers(socket).is_err_and(|it| {
-                    it.kind() == ErrorKind::ConnectionAborted
-                        || it.kind() == ErrorKind::NotConnected
-                        || it.raw_os_error() == Some(89)
-                })
-            });
-        }
-        for stream in &streams {
-            if closes_tcp {
-                eventually("the stream is closed", || !echoes(stream));
-            } else {
-                assert!(echoes(stream), "{} closed", caller.name());
-            }
-        }
-        assert!(
-            answers(&unrelated.0).is_ok() && echoes(&unrelated.1),
-            "{}: unrelated sockets",
-            caller.name()
-        );
-        assert!(
-            TcpStream::connect_timeout(&listening, PATIENCE).is_ok()
-                || caller
-                    .namespace()
-                    .run(|| TcpStream::connect_timeout(&listening, PATIENCE))
-                    .unwrap()
-                    .is_ok()
-        );
-        stage.set_backends(&servers);
-    }
-    // Two sockets of each kind and caller, one of a family.
-    let wanted = if closes_tcp { 8 } else { 4 };
-    eventually("they are counted", || {
-        let status = stage.agent(1).status().unwrap();
-        status["agent"]["closed_sockets"]["closed"] == wanted
-    });
-    stage.assert_undisturbed();
-}
-
-#[test]
-fn connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others() {
-    closing(&[], false);
-}
-
-#[test]
-fn streams_are_closed_when_their_backend_goes_if_that_is_wanted() {
-    closing(&["--close-tcp"], true);
 }
 
 const UID: &str = "0a1b2c3d-0000-4000-8000-00000000beef";

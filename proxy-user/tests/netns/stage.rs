@@ -75,6 +75,13 @@ impl Stage {
         self.wait_synced(node);
     }
 
+    /// Ends the agent of a node, and starts one with other flags.
+    pub(crate) fn restart_agent(&mut self, node: u8, extra_args: &[&'static str]) {
+        drop(self.take_agent(node));
+        self.extra_args = with_flows(extra_args);
+        self.start_agent(node);
+    }
+
     fn spawn_agent(&mut self, node: u8) {
         let place = self.cluster.node(node);
         let agent = place.start_agent(&binary(), &self.extra_args);

@@ -34,11 +34,11 @@ const SUITES: [Suite; 3] = [
     Suite {
         program: "netns",
         core: &[
+            "closing::connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others",
             "order::a_new_device_with_a_bandwidth_limit_keeps_it",
             "report::check_tells_what_the_kernel_has_and_what_is_used_instead",
             "restart::traffic_goes_on_when_the_agent_is_killed_and_the_next_one_adopts_it",
             "service::a_service_is_reached_from_pods_and_from_outside",
-            "sockets::connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others",
             "sockets::sockets_get_a_backend_and_are_told_of_what_they_dialled",
         ],
         flags: "--test-threads=1",

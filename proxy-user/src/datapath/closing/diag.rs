@@ -1,7 +1,7 @@
 //! Closing sockets by sock_diag (SOCK_DESTROY, Linux 4.9 with CONFIG_INET_DIAG_DESTROY).
 
 use bytemuck::{Pod, Zeroable};
-use proxy_common::{AddrV4, AddrV6, Port, SocketAddress};
+use proxy_common::{AddrV4, AddrV6, Connected, Port, SocketAddress};
 use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
 use rtnetlink::sys::{Socket, SocketAddr};
 use std::collections::BTreeMap;
@@ -103,9 +103,6 @@ impl Request {
     }
 }
 
-/// Backends by cookies of the sockets that are connected to them.
-pub(super) type Sockets = BTreeMap<u64, SocketAddress>;
-
 /// What has become of sockets.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
@@ -115,9 +112,21 @@ pub(super) struct Closed {
     pub(super) problem: Option<io::Error>,
 }
 
+impl Closed {
+    /// Nothing stood in the way.
+    pub(super) const fn all(count: u64) -> Self {
+        Self {
+            count,
+            problem: None,
+        }
+    }
+}
+
 /// Closes these sockets in the network namespace of the thread, as far as they are there and still have this
 /// peer. The kernel compares the cookie once more.
-pub(super) fn close(wanted: &Sockets) -> io::Result<Closed> {
+pub(super) fn close(wanted: &[Connected]) -> io::Result<Closed> {
+    let backends = wanted.iter().map(|row| (row.cookie, row.peer.backend));
+    let backends: BTreeMap<u64, SocketAddress> = backends.collect();
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     let mut closed = Closed::default();
@@ -129,7 +138,7 @@ pub(super) fn close(wanted: &Sockets) -> io::Result<Closed> {
                 Vec::new()
             });
             let is_wanted =
-                |it: &&Found| wanted.get(&it.id.cookie()) == Some(&it.id.peer(it.family));
+                |it: &&Found| backends.get(&it.id.cookie()) == Some(&it.id.peer(it.family));
             for found in found.iter().filter(is_wanted) {
                 match destroy(&socket, *found, protocol) {
                     Ok(is_closed) => closed.count += u64::from(is_closed),
