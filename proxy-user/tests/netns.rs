@@ -42,6 +42,8 @@ mod matrix;
 mod mtu;
 #[path = "netns/odd_callers.rs"]
 mod odd_callers;
+#[path = "netns/opting_out.rs"]
+mod opting_out;
 #[path = "netns/order.rs"]
 mod order;
 #[path = "netns/policy.rs"]

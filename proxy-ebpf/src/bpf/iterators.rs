@@ -1,8 +1,8 @@
 //! Walks over the kernel's sockets that have storage of ours.
 
-use crate::sockets::{SocketMaps, row_of};
+use crate::sockets::{CONNECTED_SOCKETS, SocketMaps};
 use aya_ebpf::bindings::seq_file;
-use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sk_storage_get};
 use core::arch::asm;
 use core::ffi::c_void;
 use proxy_common::{AddrV4, AddrV6, Connected, Port, SOCK_DESTROY, SocketAddress};
@@ -93,7 +93,7 @@ fn end(context: &Visited) {
     if socket.is_null() {
         return;
     }
-    let Some(connected) = row_of(socket.cast()) else {
+    let Some(connected) = row_of(socket) else {
         return;
     };
     let is_meant =
@@ -102,6 +102,22 @@ fn end(context: &Visited) {
     if is_meant && write(context.meta, connected) && destroy(socket) {
         connected.peer.reference.generation = 0;
     }
+}
+
+/// The row of a socket.
+#[inline(always)]
+fn row_of<'a>(socket: *mut SockCommon) -> Option<&'a mut Connected> {
+    // SAFETY: a socket that is not null; without a flag nothing is made.
+    let row = unsafe {
+        bpf_sk_storage_get(
+            (&raw const CONNECTED_SOCKETS).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+    };
+    // SAFETY: null, or a row of this type that stays while the program runs, as does the socket's lock.
+    unsafe { row.cast::<Connected>().as_mut() }
 }
 
 /// Where a socket is connected to.

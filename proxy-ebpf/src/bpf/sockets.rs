@@ -6,11 +6,10 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    bpf_set_retval, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use core::ffi::c_void;
 use proxy_common::{
     AddrV4, AddrV6, Connected, Counter, ExemptBy, ExemptKey, Peers, Port, Proto, SocketAddress,
     SocketCall,
@@ -19,7 +18,7 @@ use proxy_ebpf::family::Family as _;
 use proxy_ebpf::socket::{self, Socket};
 
 #[btf_map]
-static CONNECTED_SOCKETS: SkStorage<Connected> = SkStorage::new();
+pub(crate) static CONNECTED_SOCKETS: SkStorage<Connected> = SkStorage::new();
 #[btf_map]
 static UNCONNECTED_SOCKETS: SkStorage<Peers> = SkStorage::new();
 #[btf_map]
@@ -307,22 +306,6 @@ pub(crate) enum Errno {
 pub(crate) fn fail_with(error: Errno) -> bool {
     // SAFETY: the helper has no conditions at these hooks.
     RETURN_VALUE.load() != 0 && unsafe { bpf_set_retval(-(error as i32)) } == 0
-}
-
-/// The row of a socket that an iterator shows us.
-#[inline(always)]
-pub(crate) fn row_of<'a>(socket: *mut c_void) -> Option<&'a mut Connected> {
-    // SAFETY: a socket that is not null; without a flag nothing is made.
-    let row = unsafe {
-        bpf_sk_storage_get(
-            (&raw const CONNECTED_SOCKETS).cast_mut().cast(),
-            socket,
-            core::ptr::null_mut(),
-            0,
-        )
-    };
-    // SAFETY: null, or a row of this type that stays while the program runs, as does the socket's lock.
-    unsafe { row.cast::<Connected>().as_mut() }
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use rustix::net::connect_unspec;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{IoSlice, Read as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use xtask::cluster::Pod;
 
@@ -90,6 +90,28 @@ fn a_socket_that_is_disconnected_talks_to_others_as_themselves() {
         socket.connect(to).unwrap();
         socket.send(b"hello").unwrap();
         assert_eq!(heard(&socket).1, to);
+    });
+}
+
+/// A socket of IPv6 takes IPv4 addresses as they are, and tells of them as mapped ones.
+#[test]
+fn a_socket_of_ipv6_may_name_ipv4_addresses() {
+    with_shell(|stage, shell| {
+        let to = stage.cluster_ips()[0];
+        let IpAddr::V4(address) = to.ip() else {
+            panic!("{to} is not the IPv4 address");
+        };
+        let mapped = SocketAddr::new(address.to_ipv6_mapped().into(), to.port());
+        let open = || Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+        let socket = shell.namespace().run(open).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send_to(b"hello", &to.into()).unwrap();
+        let socket: UdpSocket = socket.into();
+        assert_eq!(heard(&socket).1, mapped, "unconnected");
+        socket2::SockRef::from(&socket).connect(&to.into()).unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), mapped);
+        socket.send(b"hello").unwrap();
+        assert_eq!(heard(&socket).1, mapped, "connected");
     });
 }
 

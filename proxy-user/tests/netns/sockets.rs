@@ -1,11 +1,10 @@
 //! Sockets that get a backend when they connect or send.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
-use crate::stage::{PATIENCE, Stage, eventually};
+use crate::stage::{PATIENCE, Stage};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
 use xtask::cluster::Pod;
 
 /// The pod of a node, with its processes in the node's cgroup, which is what the agent attaches to.
@@ -21,7 +20,7 @@ pub(crate) fn callers(stage: &Stage) -> [Pod; 2] {
 }
 
 /// Where the service is dialled on the first node; IPv4 addresses also as sockets of IPv6 dial them.
-fn targets(stage: &Stage) -> Vec<SocketAddr> {
+pub(crate) fn targets(stage: &Stage) -> Vec<SocketAddr> {
     let own = stage.node_ports(1);
     let all: Vec<SocketAddr> = stage.cluster_ips().into_iter().chain(own).collect();
     let mapped = all.iter().filter_map(|to| match to.ip() {
@@ -96,7 +95,7 @@ pub(crate) fn any(like: SocketAddr) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-type Call = fn(&Pod, SocketAddr) -> std::io::Result<Told>;
+pub(crate) type Call = fn(&Pod, SocketAddr) -> std::io::Result<Told>;
 
 #[test]
 fn sockets_get_a_backend_and_are_told_of_what_they_dialled() {
@@ -217,87 +216,4 @@ pub(crate) fn echoes(mut stream: &TcpStream) -> bool {
 pub(crate) fn answers(socket: &UdpSocket) -> std::io::Result<usize> {
     socket.send(b"hello")?;
     socket.recv(&mut [0; 256])
-}
-
-const UID: &str = "0a1b2c3d-0000-4000-8000-00000000beef";
-const OTHER_UID: &str = "0a1b2c3d-0000-4000-8000-00000000cafe";
-
-/// Writes the object of a pod that has opted out; returns the file.
-fn opt_out(stage: &Stage, pod: &Pod, uid: &str) -> PathBuf {
-    let is_host = uid == UID;
-    let [v4, v6] = pod.addresses();
-    let text = format!(
-        "apiVersion: v1
-kind: Pod
-metadata:
-  name: {name}
-  namespace: default
-  uid: {uid}
-  annotations: {{ferrule.dev/socket-lb: 'off'}}
-spec:
-  nodeName: {node}
-  hostNetwork: {is_host}
-  containers: [{{name: app}}]
-status:
-  podIPs: [{{ip: '{v4}'}}, {{ip: '{v6}'}}]
-",
-        name = pod.name(),
-        node = pod.node().unwrap(),
-    );
-    let folder = &stage.cluster.node(1).paths().manifests;
-    let path = folder.join(format!("pod-{}.yaml", pod.name()));
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-/// Asks in all ways until `count` of calls under a name goes up each time.
-fn expect_calls(stage: &Stage, caller: &Pod, names: [&str; 2]) {
-    let calls: [(&str, Call); 3] = [
-        (names[0], tcp),
-        (names[0], udp_connected),
-        (names[1], udp_unconnected),
-    ];
-    for to in targets(stage) {
-        for (name, call) in calls {
-            let before = stage.count(1, "sockets", name);
-            let told = call(caller, to);
-            let told = told.unwrap_or_else(|error| panic!("{} -> {to}: {error}", caller.name()));
-            assert_eq!(told.peer, to, "{}", caller.name());
-            let after = stage.count(1, "sockets", name);
-            assert!(after > before, "{name} {} -> {to}", caller.name());
-        }
-    }
-}
-
-/// What becomes of a pod that opts out, and what its sockets are told by.
-fn expect_opt_out(stage: &Stage, pod: &Pod, uid: &str, by: &str) {
-    let exempt = || stage.agent(1).status().unwrap()["agent"]["sockets"]["exempt"].clone();
-    // Before it is known the pod is like all others.
-    expect_calls(stage, pod, ["socket-connected", "socket-sent"]);
-    let manifest = opt_out(stage, pod, uid);
-    eventually("the pod is found", || exempt()[0]["by"] == by);
-    expect_calls(stage, pod, ["socket-left", "socket-left"]);
-    std::fs::remove_file(manifest).unwrap();
-    eventually("the pod is forgotten", || exempt() == serde_json::json!([]));
-    expect_calls(stage, pod, ["socket-connected", "socket-sent"]);
-    stage.assert_undisturbed();
-}
-
-#[test]
-fn pods_that_have_opted_out_are_known_by_their_cgroup() {
-    let stage = Stage::new(&[]);
-    let node = stage.cluster.node(1);
-    // The systemd driver of kubelet has other names for cgroups than the other one.
-    let uid = UID.replace('-', "_");
-    let slice = format!("kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/app");
-    let slice = node.add_cgroup(&slice).unwrap();
-    let pod = node.host_pod("host-pod").within(&slice);
-    expect_opt_out(&stage, &pod, UID, "cgroup");
-}
-
-#[test]
-fn pods_that_have_opted_out_are_known_by_their_network_namespace() {
-    let stage = Stage::new(&[]);
-    let pod = inside(&stage, 1, &stage.shell);
-    expect_opt_out(&stage, &pod, OTHER_UID, "netns");
 }

@@ -46,7 +46,7 @@ const SUITES: [Suite; 3] = [
 ];
 
 /// Tests that older kernels can't run: name, and the first series that can.
-const FROM: [(&str, (u32, u32)); 6] = [
+const FROM: [(&str, (u32, u32)); 7] = [
     (
         "restart::the_other_way_of_attaching_takes_the_place_of_the_first",
         (6, 6),
@@ -54,7 +54,11 @@ const FROM: [(&str, (u32, u32)); 6] = [
     // Which network namespace a process is in was not to be known, nor that of a node, which is not the
     // machine's first one here.
     (
-        "sockets::pods_that_have_opted_out_are_known_by_their_network_namespace",
+        "opting_out::pods_that_have_opted_out_are_known_by_their_network_namespace",
+        (5, 14),
+    ),
+    (
+        "opting_out::pods_with_a_sidecar_of_istio_are_left_alone",
         (5, 14),
     ),
     (
