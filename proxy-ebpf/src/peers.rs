@@ -66,7 +66,10 @@ pub fn peer_of<A: Family, K: Services<A>>(
         leave(peers, &peer.backend);
         peer.service = Peer::LEFT;
     }
-    put(kernel, peers, &peer).ok_or(SocketCall::Left)?;
+    if put(kernel, peers, &peer).is_none() {
+        leave_all(peers);
+        return Err(SocketCall::Left);
+    }
     match clashes {
         true => Err(SocketCall::Left),
         false => Ok(peer.backend),
@@ -108,6 +111,14 @@ fn leave(peers: &mut Peers, backend: &SocketAddress) {
         if it.is_some() & it.backend.is(backend) {
             it.service = Peer::LEFT;
         }
+    }
+}
+
+/// Leaves all frontends to devices: of one for which there is no room they might draw the same backend.
+#[inline(never)]
+fn leave_all(peers: &mut Peers) {
+    for it in &mut peers.peers {
+        it.service = Peer::LEFT;
     }
 }
 

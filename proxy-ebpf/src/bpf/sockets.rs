@@ -45,8 +45,8 @@ impl SocketMaps {
 services_of_family!(SocketMaps, AddrV4, FRONTENDS_V4, BACKENDS_V4);
 services_of_family!(SocketMaps, AddrV6, FRONTENDS_V6, BACKENDS_V6);
 
-/// State of sockets with a peer, also those of UDP.
-const TCP_ESTABLISHED: u32 = 1;
+/// State of sockets without a peer, also those of UDP.
+const TCP_CLOSE: u32 = 7;
 /// Levels of cgroups below the root that are looked at.
 const LEVELS: i32 = 10;
 
@@ -189,7 +189,7 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
 
     #[inline(always)]
     fn has_peer(&self) -> bool {
-        load(self.socket(), |it| &raw const it.state) == TCP_ESTABLISHED
+        load(self.socket(), |it| &raw const it.state) != TCP_CLOSE
     }
 
     #[inline(always)]

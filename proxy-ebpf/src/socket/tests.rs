@@ -202,7 +202,7 @@ fn a_socket_whose_next_frontend_refuses_keeps_the_one_before() {
 }
 
 #[test]
-fn a_socket_has_room_for_eight_frontends_and_devices_take_the_rest() {
+fn a_socket_has_room_for_eight_frontends_and_devices_take_all_if_there_are_more() {
     let mut world = World::default();
     for number in 0..10 {
         let frontend = format!("10.96.1.{number}:53");
@@ -216,6 +216,8 @@ fn a_socket_has_room_for_eight_frontends_and_devices_take_the_rest() {
         .collect();
     assert_eq!(calls[..8], [SENT; 8]);
     assert_eq!(calls[8..], [LEFT; 2]);
+    let first = socket.send(&world, "10.96.1.0:53").0;
+    assert_eq!(first, LEFT, "devices know of all");
     world.v4.backends.remove(&(4 * 16));
     assert_eq!(
         socket.send(&world, "10.96.1.9:53").0,

@@ -69,10 +69,8 @@ pub(super) fn take(run: &Run, pins: &Pins, programs: &mut Ebpf) -> SocketReport 
         return report;
     }
     let attached = cgroup(run).and_then(|cgroup| {
-        // Half of them would be worse than none.
-        let attached =
-            attach(programs, pins, &cgroup, run.bind_protection).inspect_err(|_| stop(pins));
-        attached.map(|()| cgroup)
+        attach(programs, pins, &cgroup, run.bind_protection)?;
+        Ok(cgroup)
     });
     match attached {
         Ok(cgroup) => {
@@ -80,6 +78,8 @@ pub(super) fn take(run: &Run, pins: &Pins, programs: &mut Ebpf) -> SocketReport 
             report.cgroup = Some(cgroup);
         }
         Err(error) => {
+            // Half of them, or those of an earlier agent, would be worse than none.
+            stop(pins);
             warn!("sockets are served at devices: {error:#}");
             report.problem = Some(format!("{error:#}"));
         }

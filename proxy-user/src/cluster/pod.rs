@@ -2,17 +2,17 @@
 
 use super::{Skipped, Why, address};
 use crate::source::ObjectKey;
+use crate::source::annotations::{ISTIO_AMBIENT, ISTIO_SIDECAR, SOCKET_LB, STATIC_UID};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Whether the pod's sockets get a backend when they connect: `on` or `off`.
-const SOCKET_LB: &str = "ferrule.dev/socket-lb";
-/// What kubelet calls a static pod.
-const STATIC_UID: &str = "kubernetes.io/config.hash";
-/// What Istio's injector leaves at pods that it has given a sidecar, and what that is called. The sidecar
-/// has to see where the application wants to go.
-const ISTIO_STATUS: &str = "sidecar.istio.io/status";
-const ISTIO_PROXY: &str = "istio-proxy";
+/// What service meshes leave at pods whose connections they take over, with the value that means so. They have
+/// to see where the application wants to go.
+const MESH_ANNOTATIONS: [(&str, Option<&str>); 2] =
+    [(ISTIO_SIDECAR, None), (ISTIO_AMBIENT, Some("enabled"))];
+/// What the sidecars of Istio and Linkerd are called.
+const MESH_SIDECARS: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 
 /// A pod of this node that has opted out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,14 +87,22 @@ fn is_served(pod: &Pod, spec: &PodSpec) -> Result<bool, Why> {
         Some("on") => Ok(true),
         Some("off") => Ok(false),
         Some(other) => Err(Why::NeitherOnNorOff(other.to_owned())),
-        None => Ok(!annotations.contains_key(ISTIO_STATUS) && !has_sidecar(spec)),
+        None => Ok(!is_meshed(&annotations) && !has_sidecar(spec)),
     }
+}
+
+fn is_meshed(annotations: &BTreeMap<String, String>) -> bool {
+    let mut marks = MESH_ANNOTATIONS.iter();
+    marks.any(|(name, wanted)| {
+        let value = annotations.get(*name);
+        value.is_some_and(|value| wanted.is_none_or(|wanted| wanted == value))
+    })
 }
 
 fn has_sidecar(spec: &PodSpec) -> bool {
     let first = spec.init_containers.iter().flatten();
     let mut containers = spec.containers.iter().chain(first);
-    containers.any(|container| container.name == ISTIO_PROXY)
+    containers.any(|container| MESH_SIDECARS.contains(&container.name.as_str()))
 }
 
 /// What is no address can't be that of a network namespace either.
@@ -136,10 +144,14 @@ mod tests {
         let meshed = "{nodeName: node-a, containers: [{name: app}, {name: istio-proxy}]}";
         let native =
             "{nodeName: node-a, initContainers: [{name: istio-proxy}], containers: [{name: app}]}";
+        let linkerd = "{nodeName: node-a, containers: [{name: linkerd-proxy}, {name: app}]}";
         let out = |annotations, spec| read(annotations, spec).opted_out.is_some();
         assert!(!out("{}", plain));
         assert!(out("{ferrule.dev/socket-lb: 'off'}", plain));
         assert!(out("{sidecar.istio.io/status: '{}'}", plain));
+        assert!(out("{ambient.istio.io/redirection: enabled}", plain));
+        assert!(!out("{ambient.istio.io/redirection: disabled}", plain));
+        assert!(out("{}", linkerd));
         assert!(out("{}", meshed));
         assert!(out("{}", native));
         assert!(!out("{ferrule.dev/socket-lb: 'on'}", meshed));

@@ -2,11 +2,10 @@
 
 use super::{IpFamily, PortView, Protocol, Skipped, Why, address};
 use crate::source::ObjectKey;
+use crate::source::annotations::CLOSE_TCP;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::net::IpAddr;
 
-/// Whether TCP sockets that are connected to the Service are closed when their backend goes.
-const CLOSE_TCP: &str = "ferrule.dev/close-tcp";
 const FOREIGN_PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// A Service that a proxy serves.

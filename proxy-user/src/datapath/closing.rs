@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -33,13 +33,17 @@ use tracing::{info, warn};
 const GONE: &str = "ferrule_gone";
 /// What may go together is done together.
 const PAUSE: Duration = Duration::from_millis(20);
+/// By then those are connected that were on their way to a backend when it went.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What could not be closed is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// What has become of sockets whose backend has gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosingReport {
     /// Closed since the agent has started.
     pub closed: u64,
-    /// Why some could not be; tried again when more backends go.
+    /// Why some could not be; tried again every 30 seconds.
     pub problem: Option<String>,
 }
 
@@ -69,7 +73,9 @@ impl Closer {
         let btf = Btf::from_sys_fs().context("reading the kernel's types")?;
         let program = load_iterator(programs, GONE, "bpf_sk_storage_map", &btf)?;
         let destroyer = match features.has(Feature::SocketDestroy) {
-            true => Some(Destroyer::load(programs, &btf)?),
+            true => Destroyer::load(programs, &btf)
+                .inspect_err(|error| warn!("sockets are closed by sock_diag: {error:#}"))
+                .ok(),
             false => None,
         };
         let (reports, receiver) = watch::channel(ClosingReport::default());
@@ -97,17 +103,22 @@ impl Closer {
     }
 
     fn run(&mut self, woken: &Receiver<()>) {
-        while woken.recv().is_ok() {
-            // Once more if there were any: others may have been on their way to a backend that was going.
-            for _ in 0..2 {
-                std::thread::sleep(PAUSE);
-                let before = self.report.closed;
-                let outcome = self.close_all();
-                self.publish(outcome);
-                if self.report.closed == before {
-                    break;
-                }
+        // An earlier agent may have ended before it has closed what it had to.
+        let mut patience = AGAIN;
+        loop {
+            let woken = woken.recv_timeout(patience);
+            match woken {
+                Ok(()) => std::thread::sleep(PAUSE),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
+            let outcome = self.close_all();
+            self.publish(outcome);
+            patience = match (woken, &self.report.problem) {
+                (Ok(()), _) => AGAIN,
+                (Err(_), Some(_)) => RETRY,
+                (Err(_), None) => Duration::MAX,
+            };
         }
     }
 
@@ -178,14 +189,16 @@ fn reach(destroyer: Option<&Destroyer>, mut left: Wanted, total: &mut u64) -> Re
     if let Some(error) = closed.problem {
         return Err(error).context("closing sockets");
     }
-    let knows_where = own_netns().is_ok();
+    // Where the kernel does not tell where it is, some of these have been closed.
+    if left.is_empty() || own_netns().is_err() {
+        return Ok(());
+    }
+    let count: usize = left.values().map(Vec::len).sum();
     match visited {
-        Err(error) if !left.is_empty() => Err(error).context("some sockets are out of reach"),
-        Ok(_) if !left.is_empty() && knows_where => {
-            let count: usize = left.values().map(Vec::len).sum();
+        Err(error) => Err(error.context(format!("{count} sockets are out of reach"))),
+        Ok(_) => {
             bail!("{count} sockets are out of reach: no name leads to their network namespace")
         }
-        _ => Ok(()),
     }
 }
 

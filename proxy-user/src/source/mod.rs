@@ -3,6 +3,7 @@
 //! A source owns the sending half of a channel of `Vec<Event>`. A batch is what became known
 //! together; the receiver acts on it as a whole.
 
+pub mod annotations;
 pub mod manifests;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodStatus, Service};
@@ -127,8 +128,8 @@ impl Object {
         }
         let metadata = self.metadata_mut();
         let mut annotations = metadata.annotations.take();
-        if let Some(annotations) = &mut annotations {
-            annotations.retain(|name, _| is_read(name));
+        if let Some(all) = &mut annotations {
+            all.retain(|name, _| annotations::is_read(name));
         }
         *metadata = ObjectMeta {
             name: metadata.name.take(),
@@ -140,12 +141,6 @@ impl Object {
         };
         self
     }
-}
-
-/// Whether an annotation means something here.
-fn is_read(annotation: &str) -> bool {
-    const OTHERS: [&str; 2] = ["kubernetes.io/config.hash", "sidecar.istio.io/status"];
-    annotation.starts_with("ferrule.dev/") || OTHERS.contains(&annotation)
 }
 
 fn trimmed_spec(spec: PodSpec) -> PodSpec {

@@ -6,6 +6,9 @@
 
 use crate::sockets::{answers, any, callers, echoes, tcp_stream, udp_socket};
 use crate::stage::{PATIENCE, Stage, TARGET, eventually};
+use proxy_user::datapath::kernel::Kernel;
+use proxy_user::datapath::pins::Pins;
+use proxy_user::datapath::{Datapath as _, FamilyOp, Op};
 use rustix::net::connect_unspec;
 use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
@@ -137,4 +140,24 @@ fn connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others()
 #[test]
 fn streams_are_closed_when_their_backend_goes_if_that_is_wanted() {
     close_and_expect(&["--close-tcp"], true);
+}
+
+/// As an agent leaves it that is killed between taking a backend away and closing its sockets.
+#[test]
+fn an_agent_closes_what_the_one_before_it_has_not() {
+    let mut stage = Stage::new(&[]);
+    let callers = callers(&stage);
+    let meant = callers.each_ref().map(|it| Meant::open(&stage, it));
+    stage.take_agent(1).kill().unwrap();
+    let pins = Pins::new(&stage.cluster.node(1).paths().bpffs);
+    let ids = 0..32;
+    let v4 = ids.clone().map(|id| Op::V4(FamilyOp::ClearBackend { id }));
+    let v6 = ids.map(|id| Op::V6(FamilyOp::ClearBackend { id }));
+    let clear: Vec<Op> = v4.chain(v6).collect();
+    Kernel::open(&pins).unwrap().apply(&clear).1.unwrap();
+    stage.start_agent(1);
+    for sockets in meant {
+        sockets.expect_closed(false);
+    }
+    stage.assert_undisturbed();
 }

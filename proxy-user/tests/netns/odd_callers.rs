@@ -1,13 +1,13 @@
 //! Applications that connect and send in unusual ways.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
-use crate::sockets::{inside, server, tcp};
+use crate::sockets::{inside, server, tcp, tcp_stream};
 use crate::stage::{PATIENCE, Stage, TARGET};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 use rustix::net::connect_unspec;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{IoSlice, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{ErrorKind, IoSlice, Read as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use xtask::cluster::Pod;
 
@@ -90,6 +90,23 @@ fn a_socket_that_is_disconnected_talks_to_others_as_themselves() {
         socket.connect(to).unwrap();
         socket.send(b"hello").unwrap();
         assert_eq!(heard(&socket).1, to);
+    });
+}
+
+#[test]
+fn a_stream_that_is_half_closed_has_the_peer_that_it_dialled() {
+    with_shell(|stage, shell| {
+        for to in stage.cluster_ips() {
+            let stream = tcp_stream(shell, to);
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), to, "ours is closed");
+            // The server closes when it has read to the end.
+            (&stream).read_to_end(&mut Vec::new()).unwrap();
+            match stream.peer_addr() {
+                Ok(peer) => assert_eq!(peer, to, "both are closed"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::NotConnected),
+            }
+        }
     });
 }
 

@@ -117,26 +117,29 @@ fn walk(folder: &Path, depth: u32, is_hit: &mut impl FnMut(&str, u64, u32) -> bo
     }
 }
 
-/// A network namespace is a client's if it has one of its addresses.
+/// A network namespace is a client's if it has one of its addresses, and no other has.
 fn find_netns(clients: &[&Client], found: &mut BTreeMap<String, Marks>) {
-    let Ok(namespaces) = Namespaces::find() else {
+    let (Ok(namespaces), Ok(node)) = (Namespaces::find(), own_netns()) else {
         return;
     };
-    let mut left = clients.len();
-    let look = || {
+    let mut candidates: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    let look = || -> ControlFlow<()> {
         let own = addresses();
         let is_here = |it: &&&Client| it.addresses.iter().any(|ip| own.contains(ip));
-        if let (Some(client), Ok(cookie)) = (clients.iter().find(is_here), own_netns()) {
-            found.entry(client.uid.clone()).or_default().netns = Some(cookie);
-            left -= 1;
+        if let (Some(client), Ok(cookie)) = (clients.iter().find(is_here), own_netns())
+            && cookie != node
+        {
+            candidates.entry(&client.uid).or_default().push(cookie);
         }
-        match left {
-            0 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        }
+        ControlFlow::Continue(())
     };
     // What could not be looked at is not found.
     let _ = namespaces.visit(look);
+    for (uid, cookies) in candidates {
+        if let [cookie] = cookies[..] {
+            found.entry(uid.to_owned()).or_default().netns = Some(cookie);
+        }
+    }
 }
 
 /// Addresses in the network namespace of the thread.
