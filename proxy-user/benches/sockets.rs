@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let rounds = if options.quick { 9 } else { 41 };
     println!(
         "{rounds} rounds for each number of services, about {} s",
-        rounds * 3
+        rounds * 6
     );
     cpu::stay_on_one_cpu()?;
     let mut cluster = Cluster::create(1)?;
