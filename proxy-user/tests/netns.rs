@@ -50,6 +50,8 @@ mod order;
 mod policy;
 #[path = "netns/ports.rs"]
 mod ports;
+#[path = "netns/programs.rs"]
+mod programs;
 #[path = "netns/race.rs"]
 mod race;
 #[path = "netns/refused.rs"]

@@ -6,7 +6,7 @@ use proxy_user::datapath::Datapath as _;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::pins::Pins;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use xtask::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort};
@@ -131,6 +131,16 @@ impl Stage {
                 backends(&node.paths().bpffs) == wanted
             });
         }
+    }
+
+    /// Whether the maps of a node have an IPv4 backend.
+    pub(crate) fn has_backend(&self, node: u8, backend: SocketAddrV4) -> bool {
+        let pins = Pins::new(&self.cluster.node(node).paths().bpffs);
+        let dump = Kernel::open(&pins).unwrap().dump().unwrap();
+        let mut rows = dump.backends_v4.iter();
+        rows.any(|(_, row)| {
+            row.address.ip() == *backend.ip() && row.port.number() == backend.port()
+        })
     }
 
     /// Where the service is dialled in the cluster, over both families.

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 pub use compiler::Toolchain;
-pub(crate) use packages::find;
+pub use packages::find;
 
 /// Flags of `cargo xtask setup`.
 #[derive(Debug, Args)]
@@ -33,6 +33,8 @@ pub enum Need {
     Tools,
     /// A compiler and a linker for BPF.
     Compiler,
+    /// Applications that dial and serve.
+    Applications,
     /// QEMU, and what unpacks kernels.
     Guests,
 }
@@ -61,6 +63,7 @@ type Step = fn() -> Result<String>;
 /// One line for each thing that is missing and can't be installed.
 pub fn run(_options: &Options) -> Result<()> {
     let mut lacks = prepare();
+    lacks.extend(prepare_applications());
     // Elsewhere there are none, which is no fault of the machine.
     if cfg!(target_arch = "x86_64") {
         lacks.extend(prepare_guests());
@@ -103,6 +106,12 @@ pub fn prepare() -> Vec<Lack> {
         .into_iter()
         .filter_map(|(need, step)| take(need, step));
     lacks.collect()
+}
+
+/// The applications that tests of the network run besides; returns what is missing of it.
+#[must_use]
+pub fn prepare_applications() -> Option<Lack> {
+    take(Need::Applications, packages::applications)
 }
 
 /// What virtual machines need besides; returns what is missing of it.

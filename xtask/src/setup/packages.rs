@@ -1,10 +1,10 @@
 //! Debian packages: only those that are missing.
 
-use crate::progress;
+use crate::{progress, workspace};
 use anyhow::{Result, ensure};
-use std::env;
 use std::path::PathBuf;
 use std::process::Command;
+use std::{env, fs};
 
 /// Program and the package that has it.
 const TOOLS: [(&str, &str); 6] = [
@@ -24,6 +24,16 @@ const GUESTS: [(&str, &str); 4] = [
     ("xz", "xz-utils"),
 ];
 
+/// As [`TOOLS`], applications that tests put behind a Service and before it.
+const APPLICATIONS: [(&str, &str); 3] = [
+    ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("redis-cli", "redis-tools"),
+];
+
+/// As [`APPLICATIONS`]; to install it would start it.
+const DAEMON: (&str, &str) = ("nginx", "nginx");
+
 /// Makes sure of the programs that configure and inspect the network.
 pub(super) fn tools() -> Result<String> {
     ready(&TOOLS)
@@ -36,6 +46,44 @@ pub(super) fn guests() -> Result<String> {
         "virtual machines are x86-64 only, and this machine is not"
     );
     ready(&GUESTS)
+}
+
+/// Makes sure of the applications.
+pub(super) fn applications() -> Result<String> {
+    let ready = ready(&APPLICATIONS)?;
+    let (daemon, package) = DAEMON;
+    if find(daemon).is_none() {
+        unpack(package)?;
+    }
+    ensure!(find(daemon).is_some(), "package {package} has no {daemon}");
+    Ok(format!("{ready} {daemon}"))
+}
+
+/// Unpacks a package in a folder of ours.
+fn unpack(package: &str) -> Result<()> {
+    let folder = unpacked()?;
+    fs::create_dir_all(&folder)?;
+    if !are_listed(&[package]) {
+        refresh()?;
+    }
+    let mut download = apt(&["download", package]);
+    download.current_dir(&folder);
+    progress::run(&format!("downloading {package}"), "apt-download", download)?;
+    let name = format!("{package}_");
+    let files = fs::read_dir(&folder)?.flatten().map(|file| file.path());
+    let is_meant = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default();
+        file.to_string_lossy().starts_with(&name)
+    };
+    for file in files.filter(is_meant) {
+        let (file, folder) = (file.to_string_lossy(), folder.to_string_lossy());
+        crate::command::run("dpkg", &["-x", &file, &folder])?;
+    }
+    Ok(())
+}
+
+fn unpacked() -> Result<PathBuf> {
+    Ok(workspace::target()?.join("xtask").join("packages"))
 }
 
 /// Installs the packages of the programs that are not there, and returns all names.
@@ -57,11 +105,14 @@ fn ready(programs: &[(&str, &str)]) -> Result<String> {
     Ok(names.join(" "))
 }
 
-/// Where a program is; also looks into the folders that only root has on its search path.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = crate::workspace::search_path();
+/// Where a program is; also looks into the folders that only root has on its search path, and into what was only
+/// unpacked.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = workspace::search_path();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.extend(unpacked().map(|folder| folder.join("usr/sbin")));
     let mut places = folders.into_iter().map(|folder| folder.join(program));
     places.find(|place| place.is_file())
 }
@@ -85,12 +136,13 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     if are_listed(packages) && progress::run(&title, "apt-install", apt(&args)).is_ok() {
         return Ok(());
     }
-    progress::run(
-        "refreshing the lists of packages",
-        "apt-update",
-        apt(&["update"]),
-    )?;
+    refresh()?;
     progress::run(&title, "apt-install", apt(&args))
+}
+
+fn refresh() -> Result<()> {
+    let title = "refreshing the lists of packages";
+    progress::run(title, "apt-update", apt(&["update"]))
 }
 
 fn apt(args: &[&str]) -> Command {

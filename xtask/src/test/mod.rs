@@ -93,6 +93,7 @@ impl Ring {
             Need::Compiler => true,
             Need::Root | Need::Kernel => matches!(self, Self::Fixtures | Self::Netns),
             Need::Tools => matches!(self, Self::Netns | Self::Kernels),
+            Need::Applications => self == Self::Netns,
             Need::Guests => self == Self::Kernels,
         }
     }
@@ -108,6 +109,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         .filter(|ring| options.ring.is_none_or(|only| only == *ring))
         .collect();
     let mut lacks = setup::prepare();
+    if rings.contains(&Ring::Netns) {
+        lacks.extend(setup::prepare_applications());
+    }
     if rings.contains(&Ring::Kernels) {
         lacks.extend(setup::prepare_guests());
     }

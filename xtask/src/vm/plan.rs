@@ -87,6 +87,13 @@ const TOO_LONG: [&str; 3] = [
     "storm::traffic_does_not_notice_that_the_agent_is_killed_a_hundred_times",
 ];
 
+/// Tests of applications, which guests have not: whole distributions would have to be packed for them.
+const WITHOUT_APPLICATIONS: [&str; 3] = [
+    "programs::curl_and_nginx_reach_web_servers",
+    "programs::redis_clients_reach_redis",
+    "programs::resolvers_reach_name_servers_with_sockets_of_either_kind",
+];
+
 /// Tests that need a kind of device which a kernel may lack. Debian's have them all.
 const NEEDS: [(&str, &str); 4] = [
     ("matrix::services_work_on_a_bond", "bond"),
@@ -231,7 +238,9 @@ pub(super) fn left_out(kernel: &Kernel) -> impl Iterator<Item = (&'static str, S
     let numbers = kernel.numbers;
     let newer = FROM.into_iter().filter(move |(_, from)| numbers < *from);
     let newer = newer.map(|(name, (major, minor))| (name, format!("from {major}.{minor}")));
-    newer.chain(TOO_LONG.map(|name| (name, "takes too long".to_owned())))
+    let long = TOO_LONG.map(|name| (name, "takes too long".to_owned()));
+    let missing = WITHOUT_APPLICATIONS.map(|name| (name, "no applications".to_owned()));
+    newer.chain(long).chain(missing)
 }
 
 fn skips(kernel: &Kernel) -> String {
