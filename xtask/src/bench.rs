@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 /// Flags of `cargo xtask bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  cargo xtask bench side-by-side -- --quick
   cargo xtask bench packet
   cargo xtask bench agent -- --services 1000
   cargo xtask bench sockets -- --quick")]
@@ -23,6 +24,8 @@ pub struct Options {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
+    /// Ferrule, kube-proxy's rules and nothing at all, under the same load.
+    SideBySide,
     /// Nanoseconds that the programs take for a packet.
     Packet,
     /// Time from a change of objects to the maps.
@@ -36,8 +39,12 @@ pub enum Subject {
 /// # Errors
 /// When something is missing, or the benchmark does not build or fails.
 pub fn run(options: &Options) -> Result<()> {
-    setup::ready()?;
+    match options.subject {
+        Subject::SideBySide => setup::ready_to_compare()?,
+        Subject::Packet | Subject::Agent | Subject::Sockets => setup::ready()?,
+    }
     let name = match options.subject {
+        Subject::SideBySide => "side_by_side",
         Subject::Packet => "packet",
         Subject::Agent => "agent",
         Subject::Sockets => "sockets",

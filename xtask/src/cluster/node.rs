@@ -134,6 +134,14 @@ impl Node {
         tracked::list(&self.namespace)
     }
 
+    /// Makes the node's conntrack forget all connections.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_tracked(&self) -> Result<()> {
+        tracked::forget(&self.namespace)
+    }
+
     /// Starts `ferrule run` on the node, reading the cluster's manifests. Does not wait: see
     /// [`Agent::wait_synced`].
     ///

@@ -64,6 +64,7 @@ pub(crate) fn filter_switched(namespace: &Namespace, value: &str) -> Result<()> 
 pub(crate) fn load(namespace: &Namespace, plan: NodePlan, masquerade: Masquerade) -> Result<()> {
     let (v4, v6) = (plan.pod_cidr_v4(), plan.pod_cidr_v6());
     let inwards = match masquerade {
+        Masquerade::Never => return Ok(()),
         Masquerade::Outside => String::new(),
         Masquerade::Both => format!(
             "ip saddr != {CLUSTER_CIDR_V4} ip daddr != {v4} ip daddr {CLUSTER_CIDR_V4} masquerade random

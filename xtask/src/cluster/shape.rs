@@ -79,6 +79,8 @@ pub enum Masquerade {
     /// From the node's pods to whatever is outside of the cluster.
     #[default]
     Outside,
+    /// Nobody's: there are no rules at all, and nothing tracks connections.
+    Never,
     /// As flannel does: also from outside of the cluster to other nodes' pods.
     Both,
 }

@@ -2,8 +2,12 @@
 
 use super::{Namespace, Protocol};
 use anyhow::{Context, Result};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 
 /// Source and destination.
 pub type Direction = (SocketAddr, SocketAddr);
@@ -27,6 +31,33 @@ pub(crate) fn list(namespace: &Namespace) -> Result<Vec<Tracked>> {
     let text = namespace.run(|| fs::read_to_string(FILE))?;
     let text = text.with_context(|| format!("can't read {FILE}"))?;
     Ok(text.lines().filter_map(parse).collect())
+}
+
+/// Makes a namespace forget all of them (IPCTNL_MSG_CT_DELETE of nfnetlink, for both families).
+pub(crate) fn forget(namespace: &Namespace) -> Result<()> {
+    // struct nlmsghdr, which asks for an answer, and struct nfgenmsg of no family.
+    const LENGTH: u8 = 20;
+    const CT_DELETE: [u8; 2] = 0x0102_u16.to_ne_bytes();
+    const REQUEST_ACK: u8 = 5;
+    let mut message = [0; LENGTH as usize];
+    message[0] = LENGTH;
+    message[4..6].copy_from_slice(&CT_DELETE);
+    message[6] = REQUEST_ACK;
+    let mut answer = [0; 64];
+    namespace.run(|| -> nix::Result<()> {
+        let kind = (AddressFamily::Netlink, SockType::Raw);
+        let netfilter = SockProtocol::NetlinkNetFilter;
+        let socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, netfilter)?;
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(socket.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
+        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).map(drop)
+    })??;
+    // The number of an error, negative, follows the header of the answer.
+    let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+    match code {
+        0 => Ok(()),
+        code => Err(std::io::Error::from_raw_os_error(-code)).context("flushing conntrack"),
+    }
 }
 
 /// Such as `ipv4 2 tcp 6 431999 ESTABLISHED src=.. dst=.. sport=.. dport=.. src=.. ..`.

@@ -114,6 +114,16 @@ pub fn prepare_applications() -> Option<Lack> {
     take(Need::Applications, packages::applications)
 }
 
+/// As [`ready`], with what benchmarks compare with.
+///
+/// # Errors
+/// As [`run`].
+pub fn ready_to_compare() -> Result<()> {
+    let mut lacks = prepare();
+    lacks.extend(take(Need::Tools, packages::rivals));
+    refuse(&lacks)
+}
+
 /// What virtual machines need besides; returns what is missing of it.
 #[must_use]
 pub fn prepare_guests() -> Option<Lack> {

@@ -34,6 +34,17 @@ const APPLICATIONS: [(&str, &str); 3] = [
 /// As [`APPLICATIONS`]; to install it would start it.
 const DAEMON: (&str, &str) = ("nginx", "nginx");
 
+/// As [`TOOLS`], what benchmarks compare with.
+const RIVALS: [(&str, &str); 2] = [
+    ("iptables-legacy-restore", "iptables"),
+    ("iptables-nft-restore", "iptables"),
+];
+
+/// Makes sure of what benchmarks compare with.
+pub(super) fn rivals() -> Result<String> {
+    ready(&RIVALS)
+}
+
 /// Makes sure of the programs that configure and inspect the network.
 pub(super) fn tools() -> Result<String> {
     ready(&TOOLS)

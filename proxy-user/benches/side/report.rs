@@ -1,0 +1,123 @@
+//! Tables of what was measured.
+
+use crate::contestant::{Contestant, Environment, Setting};
+use crate::load::Kind;
+use crate::results::{Heat, Results};
+use crate::wanted::{ALL, Wanted};
+use std::fmt::Write as _;
+
+/// All as Markdown.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut text = String::new();
+    for heat in &results.heats {
+        let _ = writeln!(
+            text,
+            "## {}\n\n{}\n{}",
+            title(heat.setting),
+            rates(heat),
+            verdicts(heat)
+        );
+    }
+    text
+}
+
+/// The setting in words.
+pub(crate) fn title(setting: Setting) -> String {
+    let nodes = match setting.nodes {
+        1 => "one node, 4 hooks a round trip",
+        _ => "two nodes, 8 hooks a round trip",
+    };
+    let environment = match setting.environment {
+        Environment::Bare => "bare nodes",
+        Environment::Tracking => "nodes with conntrack on",
+    };
+    format!(
+        "{} Services, {environment}, {nodes}",
+        grouped(setting.services)
+    )
+}
+
+fn grouped(number: u32) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1000, number % 1000),
+    }
+}
+
+/// Rates, and in brackets what part of direct they are.
+fn rates(heat: &Heat) -> String {
+    let mut text = format!("| {:24}", "");
+    for kind in Kind::ALL {
+        let _ = write!(text, "| {:26}", format!("{}, {}", kind.name(), kind.unit()));
+    }
+    let _ = writeln!(text, "| programming |");
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|");
+    for (contestant, outcome) in &heat.outcomes {
+        let _ = write!(text, "| {:24}", contestant.name());
+        if let Some(problem) = &outcome.problem {
+            let _ = writeln!(text, "| {problem} | | | | | |");
+            continue;
+        }
+        for kind in Kind::ALL {
+            let _ = write!(text, "| {:26}", cell(heat, *contestant, kind));
+        }
+        let seconds = outcome.programming;
+        let seconds = seconds.map_or(String::new(), |it| format!("{it:.3} s"));
+        let _ = writeln!(text, "| {seconds:11} |");
+    }
+    text + &latencies(heat)
+}
+
+fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
+    let Some(rate) = heat.rate(contestant, kind) else {
+        return String::new();
+    };
+    let share = heat.ratio([contestant, Contestant::Direct], kind);
+    let share = share.map_or(String::new(), |it| format!(" ({:.3})", it.median));
+    format!("{:.0}{share}", rate.median)
+}
+
+/// Microseconds of a first datagram there and back.
+fn latencies(heat: &Heat) -> String {
+    let mut words = Vec::new();
+    for (contestant, outcome) in &heat.outcomes {
+        if let Some([p50, p99]) = outcome.times.get(&Kind::FirstDatagram) {
+            words.push(format!("{} {p50:.1} / {p99:.1}", contestant.name()));
+        }
+    }
+    let all = words.join(", ");
+    format!("\nFirst datagram there and back, microseconds, p50 / p99: {all}.\n")
+}
+
+/// What was wanted, and what came of it.
+fn verdicts(heat: &Heat) -> String {
+    let setting = heat.setting;
+    let mut text =
+        String::from("| figure | against | wanted | found (95 %) | |\n|---|---|---|---|---|\n");
+    let wanted = ALL.iter();
+    let wanted = wanted.filter(|it| it.applies(setting.environment, setting.services));
+    for (wanted, kind) in wanted.flat_map(|it| it.kinds.iter().map(move |kind| (it, *kind))) {
+        text.push_str(&verdict(heat, wanted, kind).unwrap_or_default());
+    }
+    text
+}
+
+fn verdict(heat: &Heat, wanted: &Wanted, kind: Kind) -> Option<String> {
+    let found = heat.ratio([wanted.of, wanted.against], kind)?;
+    let word = match () {
+        () if found.low >= wanted.at_least => "ok",
+        () if found.high < wanted.at_least => "missed",
+        () if found.median >= wanted.at_least => "ok, unresolved",
+        () => "missed, unresolved",
+    };
+    Some(format!(
+        "| {}: {} | {} | >= {:.2} | {:.3} ({:.3}-{:.3}) | {word} |\n",
+        wanted.of.name(),
+        kind.name(),
+        wanted.against.name(),
+        wanted.at_least,
+        found.median,
+        found.low,
+        found.high
+    ))
+}

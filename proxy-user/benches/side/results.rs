@@ -1,0 +1,71 @@
+//! What was measured, kept in a file so that a run that was broken off goes on.
+
+use crate::contestant::{Contestant, Setting};
+use crate::estimate::Estimate;
+use crate::load::Kind;
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// What a contestant has done in a setting.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// By kind, one a round.
+    pub(crate) rates: BTreeMap<Kind, Vec<f64>>,
+    /// Microseconds of the last round: the median, and 99 of 100.
+    pub(crate) times: BTreeMap<Kind, [f64; 2]>,
+    /// Seconds until the Services were there.
+    pub(crate) programming: Option<f64>,
+    /// Why it did not take part.
+    pub(crate) problem: Option<String>,
+}
+
+/// All that has been measured in one setting.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Heat {
+    pub(crate) setting: Setting,
+    pub(crate) outcomes: BTreeMap<Contestant, Outcome>,
+}
+
+/// All settings so far.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) heats: Vec<Heat>,
+}
+
+impl Heat {
+    /// How much faster one is than another, round by round.
+    pub(crate) fn ratio(&self, [of, against]: [Contestant; 2], kind: Kind) -> Option<Estimate> {
+        let rates = |contestant| self.outcomes.get(&contestant)?.rates.get(&kind);
+        let pairs = rates(of)?.iter().zip(rates(against)?);
+        Estimate::of(pairs.map(|(of, against)| of / against).collect())
+    }
+
+    pub(crate) fn rate(&self, contestant: Contestant, kind: Kind) -> Option<Estimate> {
+        Estimate::of(self.outcomes.get(&contestant)?.rates.get(&kind)?.clone())
+    }
+}
+
+impl Results {
+    const FILE: &'static str = "results.json";
+
+    /// Of an earlier run in this folder, if there was one.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        match fs::read(folder.join(Self::FILE)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).context("reading earlier results"),
+            Err(_) => Ok(Self::default()),
+        }
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let draft = folder.join("results.draft");
+        fs::write(&draft, serde_json::to_vec_pretty(self)?)?;
+        Ok(fs::rename(draft, folder.join(Self::FILE))?)
+    }
+
+    pub(crate) fn has(&self, setting: Setting) -> bool {
+        self.heats.iter().any(|heat| heat.setting == setting)
+    }
+}
