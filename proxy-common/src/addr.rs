@@ -12,6 +12,8 @@ pub trait Address: Pod + Eq + Ord + Debug {
     fn new(address: Self::Std) -> Self;
     /// As the std address of either family.
     fn ip(self) -> IpAddr;
+    /// All of its bits, mixed into a number.
+    fn fold(&self) -> u64;
 }
 
 /// An IPv4 address, in network byte order in memory.
@@ -68,6 +70,11 @@ impl Address for AddrV4 {
     fn ip(self) -> IpAddr {
         IpAddr::V4(self.be32.to_ne_bytes().into())
     }
+
+    #[inline(always)]
+    fn fold(&self) -> u64 {
+        self.be32.into()
+    }
 }
 
 impl Address for AddrV6 {
@@ -81,6 +88,13 @@ impl Address for AddrV6 {
 
     fn ip(self) -> IpAddr {
         IpAddr::V6(bytemuck::cast::<_, [u8; 16]>(self.be32).into())
+    }
+
+    #[inline(always)]
+    fn fold(&self) -> u64 {
+        const ODD: u64 = 0x9fb2_1c65_1e98_df25;
+        let [a, b, c, d] = self.be32.map(u64::from);
+        (a << 32 | b).wrapping_mul(ODD) ^ (c << 32 | d)
     }
 }
 

@@ -14,6 +14,7 @@ mod config;
 mod counter;
 mod device;
 mod expiry;
+mod filter;
 mod flow;
 mod fragment;
 mod pod;
@@ -26,6 +27,7 @@ pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6, SocketOption, SocketOpt
 pub use counter::{Counter, DropReason, SocketCall, Verdict};
 pub use device::{Device, Mac};
 pub use expiry::{Request, Unused};
+pub use filter::Filter;
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
 pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{

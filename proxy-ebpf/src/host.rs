@@ -21,7 +21,7 @@ pub fn need<A: Family, K: Kernel<A>>(
     headers: &Headers<A>,
     socket_port: u16,
 ) -> Result<FlowRole, Verdict> {
-    if service::find(kernel, headers.proto, &headers.tuple).is_some() {
+    if service::dialled(kernel, headers.proto, &headers.tuple).is_some() {
         return if headers.starts_flow() {
             Ok(FlowRole::HostDnat)
         } else {

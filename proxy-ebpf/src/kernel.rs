@@ -75,6 +75,13 @@ pub trait Services<A> {
 
 /// What the programs at devices know besides.
 pub trait Kernel<A>: Services<A> {
+    /// Whether there may be a row in a flow table for packets between the addresses of `tuple`. Never no where
+    /// there is one.
+    fn may_have_flow(&self, tuple: &Tuple<A>) -> bool;
+
+    /// Whether an address may be a frontend's. Never no where it is.
+    fn may_be_dialled(&self, address: &A) -> bool;
+
     /// The row of a flow table for a packet's tuple.
     fn flow(&self, table: Table, tuple: &Tuple<A>) -> Option<&Flow<A>>;
 

@@ -87,7 +87,8 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
+    let may_have_flow = kernel.may_have_flow(&headers.tuple);
+    if may_have_flow && let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
         if !flow.applies_at(Hook::Ingress) {
             return known::other_hook(packet, kernel, Hook::Ingress);
         }
@@ -102,8 +103,9 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
             );
         }
     }
-    let frontend = service::find(kernel, headers.proto, &headers.tuple);
-    if kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
+    let frontend = service::dialled(kernel, headers.proto, &headers.tuple);
+    if may_have_flow
+        && kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
         && flow::half_open(kernel, headers) != HalfOpen::IsStale
     {
         return known::half_open::<A, P, K, true>(packet, kernel, headers);
@@ -160,7 +162,8 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
+    let may_have_flow = kernel.may_have_flow(&headers.tuple);
+    if may_have_flow && let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
         if !flow.applies_at(Hook::Egress) {
             return Ok(Verdict::OtherHook);
         }
@@ -179,9 +182,9 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             );
         }
     }
-    let half_open = match kernel.flow(Table::HalfOpen, &headers.tuple) {
-        Some(_) => flow::half_open(kernel, headers),
-        None => HalfOpen::IsStale,
+    let half_open = match may_have_flow && kernel.flow(Table::HalfOpen, &headers.tuple).is_some() {
+        true => flow::half_open(kernel, headers),
+        false => HalfOpen::IsStale,
     };
     let role = match half_open {
         HalfOpen::Carries => return known::half_open::<A, P, K, false>(packet, kernel, headers),

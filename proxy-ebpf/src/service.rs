@@ -18,6 +18,19 @@ pub fn find<A: Family, K: Services<A>>(
     kernel.frontend(&key).copied()
 }
 
+/// As [`find`], without looking where there can be none.
+#[inline(always)]
+pub fn dialled<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    proto: Proto,
+    tuple: &Tuple<A>,
+) -> Option<Frontend> {
+    match kernel.may_be_dialled(&tuple.dst) {
+        true => find(kernel, proto, tuple),
+        false => None,
+    }
+}
+
 /// Picks one of a service's backends, each with the same probability, for a flow to this frontend; the
 /// one that is planned already, if it still exists.
 ///

@@ -29,6 +29,8 @@ use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -57,6 +59,8 @@ pub fn run(run: &Run) -> Result<()> {
 struct Parts {
     sync: Sync<Kernel>,
     attacher: Attacher,
+    /// Set when programs are on all devices.
+    owns_devices: Arc<AtomicBool>,
     /// Of the thread that ends flows.
     flows: watch::Receiver<FlowReport>,
     /// Of the thread that closes sockets.
@@ -82,7 +86,9 @@ fn set_up(run: &Run) -> Result<Parts> {
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),
+        owns_devices: Arc::default(),
     };
+    let owns_devices = Arc::clone(&measures.owns_devices);
     let mut loaded = object::load(&Options {
         pins: pins.clone(),
         max_flows: run.max_flows,
@@ -100,6 +106,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     Ok(Parts {
         sync,
         attacher: Attacher::new(loaded.programs, pins, method)?,
+        owns_devices,
         flows,
         closer,
         closed,
@@ -167,7 +174,7 @@ async fn serve(run: &Run) -> Result<()> {
         _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
-        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready) => outcome,
+        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
@@ -218,6 +225,7 @@ async fn attach(
     mut events: mpsc::Receiver<DeviceEvent>,
     mut reports: mpsc::Receiver<report::DeviceRequest>,
     ready: Option<mpsc::Sender<ReportRequest>>,
+    owns_devices: &AtomicBool,
 ) -> Result<()> {
     if let Some(sync) = ready {
         synced(&sync).await?;
@@ -226,7 +234,11 @@ async fn attach(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => attacher.apply(event).await,
+                Some(event) => {
+                    // The first one has all devices.
+                    attacher.apply(event).await;
+                    owns_devices.store(true, Ordering::Relaxed);
+                }
                 None => bail!("no more news of devices"),
             },
             () = attacher.settled() => attacher.take_settled().await,

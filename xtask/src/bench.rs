@@ -8,13 +8,14 @@ use clap::{Args, ValueEnum};
 /// Flags of `cargo xtask bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  cargo xtask bench
   cargo xtask bench side-by-side -- --quick
   cargo xtask bench packet
   cargo xtask bench agent -- --services 1000
   cargo xtask bench sockets -- --quick")]
 pub struct Options {
     /// What to measure.
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value = "side-by-side")]
     pub subject: Subject,
     /// Flags for the benchmark itself.
     #[arg(last = true)]

@@ -2,20 +2,21 @@
 
 use crate::bpf::route;
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
-    AddrV4, AddrV6, Backend, Counter, Device, Flow, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
+    AddrV4, AddrV6, Address, Backend, Counter, Device, Filter, Flow, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey, NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
 use proxy_ebpf::kernel::{CURSORS, Kernel, NotInserted, Route};
 use proxy_ebpf::open::Plan;
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
 const EEXIST: i32 = -17;
 
 #[btf_map]
@@ -44,6 +45,10 @@ static FLOWS_V6: HashMap<Tuple<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
 static HALF_OPEN_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 131072> = LruHashMap::new();
 #[btf_map]
 static HALF_OPEN_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 131072> = LruHashMap::new();
+#[btf_map]
+static FILTER_V4: Array<Filter, 1, MAPPED> = Array::new();
+#[btf_map]
+static FILTER_V6: Array<Filter, 1, MAPPED> = Array::new();
 #[btf_map]
 static FRAGMENTS_V4: LruHashMap<FragmentKey<AddrV4>, FragmentPorts, 8192> = LruHashMap::new();
 #[btf_map]
@@ -137,7 +142,7 @@ services_of_family!(Maps, AddrV4, FRONTENDS_V4, BACKENDS_V4);
 services_of_family!(Maps, AddrV6, FRONTENDS_V6, BACKENDS_V6);
 
 macro_rules! kernel_of_family {
-    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
+    ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $filter:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
         /// A function of its own to the verifier too: its stack is not needed otherwise.
         #[inline(never)]
         fn $log(maps: &Maps, tuple: &Tuple<$addr>, counter: u32) {
@@ -154,6 +159,18 @@ macro_rules! kernel_of_family {
         }
 
         impl Kernel<$addr> for Maps {
+            #[inline(always)]
+            fn may_have_flow(&self, tuple: &Tuple<$addr>) -> bool {
+                let filter = $filter.get(0);
+                filter.is_none_or(|filter| filter.may_have_flow(&tuple.src, &tuple.dst))
+            }
+
+            #[inline(always)]
+            fn may_be_dialled(&self, address: &$addr) -> bool {
+                let filter = $filter.get(0);
+                filter.is_none_or(|filter| filter.may_be_dialled(address))
+            }
+
             #[inline(always)]
             fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
                 match table {
@@ -183,6 +200,7 @@ macro_rules! kernel_of_family {
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
+                note(&$filter, tuple);
                 match table {
                     Table::Confirmed => $flows.insert(tuple, flow, BPF_NOEXIST.into()),
                     Table::HalfOpen => $half_open.insert(tuple, flow, BPF_NOEXIST.into()),
@@ -197,6 +215,7 @@ macro_rules! kernel_of_family {
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
+                note(&$filter, tuple);
                 match table {
                     Table::Confirmed => $flows.insert(tuple, flow, BPF_ANY.into()),
                     Table::HalfOpen => $half_open.insert(tuple, flow, BPF_ANY.into()),
@@ -206,6 +225,8 @@ macro_rules! kernel_of_family {
 
             #[inline(always)]
             fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
+                // The agent may have read one table before and read the other after.
+                note(&$filter, tuple);
                 // SAFETY: as for `flow`. The row goes from map to map, without a copy on the stack.
                 let Some(row) = (unsafe { $half_open.get(tuple) }) else {
                     // Confirmed by another CPU, or evicted.
@@ -312,6 +333,7 @@ kernel_of_family!(
     Ipv4Addr,
     FLOWS_V4,
     HALF_OPEN_V4,
+    FILTER_V4,
     FRAGMENTS_V4,
     REFUSALS_V4,
     PLAN_V4,
@@ -322,6 +344,7 @@ kernel_of_family!(
     Ipv6Addr,
     FLOWS_V6,
     HALF_OPEN_V6,
+    FILTER_V6,
     FRAGMENTS_V6,
     REFUSALS_V6,
     PLAN_V6,
@@ -336,6 +359,16 @@ pub(crate) fn service_word(id: u32) -> ServiceWord {
     // SAFETY: non-null and aligned by the map's definition. Volatile makes it one load, so that
     // region and generation are of one read while the agent replaces the word.
     ServiceWord::from_word(unsafe { word.read_volatile() })
+}
+
+/// Makes the filter of a family say yes to packets with these addresses.
+#[inline(always)]
+fn note<A: Address>(filter: &Array<Filter, 1, MAPPED>, tuple: &Tuple<A>) {
+    if let Some(filter) = filter.get_ptr_mut(0) {
+        // SAFETY: non-null, aligned and of this size by the map's definition, and every content is valid. Other
+        // CPUs and the agent write single bytes meanwhile, and nobody relies on what they write together.
+        unsafe { &mut *filter }.note(&tuple.src, &tuple.dst);
+    }
 }
 
 #[inline(always)]

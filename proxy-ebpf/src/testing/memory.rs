@@ -155,6 +155,17 @@ macro_rules! kernel_in_memory {
         }
 
         impl Kernel<$addr> for World {
+            fn may_have_flow(&self, tuple: &Tuple<$addr>) -> bool {
+                let tables = [Table::Confirmed, Table::HalfOpen].into_iter();
+                let mut keys = tables.flat_map(|table| self.$tables.rows(table).keys());
+                keys.any(|key| (key.src, key.dst) == (tuple.src, tuple.dst))
+            }
+
+            fn may_be_dialled(&self, address: &$addr) -> bool {
+                let mut keys = self.$tables.frontends.keys();
+                keys.any(|key| key.address == *address)
+            }
+
             fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
                 self.$tables.rows(table).get(tuple)
             }

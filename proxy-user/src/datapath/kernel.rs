@@ -1,6 +1,7 @@
 //! The kernel's maps, written op by op.
 
 use crate::datapath::bpf::{Row, read_array, wait_for_programs};
+use crate::datapath::filter::FilterMap;
 use crate::datapath::pins::Pins;
 use crate::datapath::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op};
 use anyhow::{Context as _, Result};
@@ -30,6 +31,7 @@ where
     Backend<A>: Pod,
 {
     frontends: HashMap<MapData, Row<FrontendKey<A>>, Row<Frontend>>,
+    filter: FilterMap,
     backends: Array<MapData, Row<Backend<A>>>,
     names: [Map; 2],
 }
@@ -44,8 +46,8 @@ impl Kernel {
             config: open(pins, "CONFIG")?,
             services: open(pins, Map::Services.name())?,
             slots: open(pins, Map::Slots.name())?,
-            v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4])?,
-            v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6])?,
+            v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4], "FILTER_V4")?,
+            v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6], "FILTER_V6")?,
             capacity: capacity(pins),
             pins: pins.clone(),
         })
@@ -113,13 +115,20 @@ where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    fn open(pins: &Pins, names: [Map; 2]) -> Result<Self> {
+    fn open(pins: &Pins, names: [Map; 2], filter: &str) -> Result<Self> {
         let [frontends, backends] = names.map(Map::name);
-        Ok(Self {
+        let maps = Self {
             frontends: open(pins, frontends)?,
+            filter: FilterMap::open(pins, filter)?,
             backends: open(pins, backends)?,
             names,
-        })
+        };
+        // An earlier version may have written them without.
+        for key in maps.frontends.keys() {
+            let Row(key) = key.with_context(|| format!("reading {frontends}"))?;
+            maps.filter.add_frontend(&key.address);
+        }
+        Ok(maps)
     }
 
     fn write(&mut self, op: &FamilyOp<A>) -> Result<(), Error> {
@@ -136,6 +145,7 @@ where
                     .map_err(|error| failed(backends, error))
             }
             FamilyOp::PutFrontend { key, row } => {
+                self.filter.add_frontend(&key.address);
                 let outcome = self.frontends.insert(Row(*key), Row(*row), 0);
                 outcome.map_err(|error| failed(frontends, error))
             }

@@ -9,6 +9,7 @@ pub mod devices;
 pub mod exempt;
 pub mod fake;
 pub mod features;
+pub mod filter;
 pub mod firewall;
 pub mod hook;
 pub mod kernel;

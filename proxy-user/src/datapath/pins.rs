@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The maps that outlive the agent.
-pub const PINNED_MAPS: [&str; 22] = [
+pub const PINNED_MAPS: [&str; 24] = [
     "CONFIG",
     "COUNTERS",
     "FRONTENDS_V4",
@@ -25,6 +25,8 @@ pub const PINNED_MAPS: [&str; 22] = [
     "FLOWS_V6",
     "HALF_OPEN_V4",
     "HALF_OPEN_V6",
+    "FILTER_V4",
+    "FILTER_V6",
     "FRAGMENTS_V4",
     "FRAGMENTS_V6",
     "REFUSALS_V4",

@@ -19,6 +19,8 @@ use nix::time::{ClockId, clock_gettime};
 use proxy_common::{AddrV4, AddrV6, Ticks};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
@@ -33,6 +35,9 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Source ports of masked ones.
     pub snat_ports: RangeInclusive<u16>,
+    /// Whether all programs on devices are of this agent: those of an earlier version may not tell the filters of
+    /// the rows that they make.
+    pub owns_devices: Arc<AtomicBool>,
 }
 
 /// Both families' tables, and how far each has been read.
@@ -60,8 +65,8 @@ impl Sweep {
         let program = object::named(programs, EXPIRE)?.fd()?.try_clone();
         let (reports, receiver) = watch::channel(FlowReport::default());
         let sweep = Self {
-            v4: FamilySweep::open(pins, ["FLOWS_V4", "HALF_OPEN_V4"])?,
-            v6: FamilySweep::open(pins, ["FLOWS_V6", "HALF_OPEN_V6"])?,
+            v4: FamilySweep::open(pins, ["FLOWS_V4", "HALF_OPEN_V4"], "FILTER_V4")?,
+            v6: FamilySweep::open(pins, ["FLOWS_V6", "HALF_OPEN_V6"], "FILTER_V6")?,
             settings,
             program: program.context("the program that removes flows")?,
             removed: 0,

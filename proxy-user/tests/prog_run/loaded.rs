@@ -12,6 +12,7 @@ use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
 use proxy_ebpf::{DropReason, Fate};
 use proxy_user::datapath::bpf::{self, Row};
 use proxy_user::datapath::features::Features;
+use proxy_user::datapath::filter::FilterMap;
 use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, EXPIRE, Options};
@@ -24,6 +25,7 @@ use proxy_user::tables::Family;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Loaded programs; the maps' pins go away with the value.
@@ -34,6 +36,12 @@ pub(crate) struct Loaded {
     kernel: Kernel,
     /// What was written of the world, to be taken back.
     written: Vec<Op>,
+}
+
+const FILTERS: [&str; 2] = ["FILTER_V4", "FILTER_V6"];
+
+fn filter(pins: &Pins, name: &str) -> FilterMap {
+    FilterMap::open(pins, name).expect("the map is pinned")
 }
 
 impl Loaded {
@@ -52,6 +60,10 @@ impl Loaded {
         let object::Loaded {
             kernel, programs, ..
         } = object::load(&options).expect("the programs load: run as root, with bpffs mounted");
+        // They know of all rows: there are none.
+        for name in FILTERS {
+            filter(&pins, name).begin_epoch();
+        }
         Self {
             folder,
             pins,
@@ -133,7 +145,10 @@ impl Loaded {
         Row<Flow<A>>: aya::Pod,
     {
         let mut flows = self.open::<Tuple<A>, Flow<A>>(name);
+        let [v4, v6] = FILTERS;
+        let filter = filter(&self.pins, if name.ends_with("4") { v4 } else { v6 });
         for (tuple, flow) in rows {
+            filter.note(&tuple.src, &tuple.dst);
             let outcome = flows.insert(Row(*tuple), Row(*flow), 0);
             outcome.expect("a flow is written");
         }
@@ -234,6 +249,7 @@ impl Loaded {
         let settings = sweep::Settings {
             timeouts,
             snat_ports: 1024..=29999,
+            owns_devices: Arc::new(true.into()),
         };
         Sweep::open(&self.pins, &mut self.programs, settings).expect("the tables are pinned")
     }

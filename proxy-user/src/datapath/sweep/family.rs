@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::table::FlowTable;
+use crate::datapath::filter::FilterMap;
 use crate::datapath::pins::Pins;
 use crate::flows::{Busiest, Census, Measure, Neighbours, Room, TableReport};
 use anyhow::Result;
@@ -9,6 +10,7 @@ use aya::programs::ProgramFd;
 use bytemuck::Pod;
 use proxy_common::{Address, Flow, Table, Ticks, Tuple, Unused};
 use std::hash::Hash;
+use std::sync::atomic::Ordering;
 use tracing::warn;
 
 /// A pass over full tables takes so many slices.
@@ -23,12 +25,15 @@ where
     Flow<A>: Pod,
 {
     tables: [FlowTable<A>; 2],
+    filter: FilterMap,
     /// Which of them is being read.
     turn: usize,
     cursor: Option<u32>,
     census: Census<A>,
     found: Found,
     is_warned: bool,
+    /// Whether all that was there when the pass began, or came since, is known to the filter after it.
+    is_complete: bool,
 }
 
 /// What the last whole pass has found.
@@ -44,8 +49,15 @@ where
     Flow<A>: Pod,
     Unused<A>: Pod,
 {
-    pub(super) fn open(pins: &Pins, [confirmed, half_open]: [&'static str; 2]) -> Result<Self> {
+    pub(super) fn open(
+        pins: &Pins,
+        [confirmed, half_open]: [&'static str; 2],
+        filter: &str,
+    ) -> Result<Self> {
+        let filter = FilterMap::open(pins, filter)?;
+        filter.distrust();
         Ok(Self {
+            filter,
             tables: [
                 FlowTable::open(pins, Table::Confirmed, confirmed)?,
                 FlowTable::open(pins, Table::HalfOpen, half_open)?,
@@ -55,6 +67,7 @@ where
             census: Census::default(),
             found: Found::default(),
             is_warned: false,
+            is_complete: false,
         })
     }
 
@@ -113,6 +126,7 @@ where
         let mut ended = Vec::new();
         for index in 0..rows {
             let (key, row) = table.row(index);
+            self.filter.note(&key.src, &key.dst);
             self.census
                 .count(table.table, &key, &row, &settings.snat_ports);
             if measure.is_due(&key, &row) {
@@ -148,6 +162,10 @@ where
 
     /// The end of a pass.
     fn finish(&mut self, settings: &Settings) {
+        if self.is_complete {
+            self.filter.begin_epoch();
+        }
+        self.is_complete = settings.owns_devices.load(Ordering::Relaxed);
         let census = std::mem::take(&mut self.census);
         let reports = self.tables.iter().map(|table| TableReport {
             map: table.name.to_owned(),

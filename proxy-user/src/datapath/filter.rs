@@ -1,0 +1,73 @@
+//! The filter in front of the tables of a family, shared with the programs through memory.
+#![expect(
+    unsafe_code,
+    reason = "memory that the programs write meanwhile is reached by pointers"
+)]
+
+use crate::datapath::kernel::open_map;
+use crate::datapath::pins::Pins;
+use anyhow::{Context as _, Result, ensure};
+use memmap2::{MmapOptions, MmapRaw};
+use proxy_common::{Address, Filter};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// The map's only row.
+#[derive(Debug)]
+pub struct FilterMap {
+    memory: MmapRaw,
+}
+
+impl FilterMap {
+    /// Maps the memory of a pinned filter.
+    ///
+    /// # Errors
+    /// It is not there, or of another size.
+    pub fn open(pins: &Pins, name: &str) -> Result<Self> {
+        let map = open_map(pins, name)?;
+        let size = map.info()?.value_size() as usize;
+        ensure!(
+            size == size_of::<Filter>(),
+            "{name} has rows of {size} bytes"
+        );
+        let file = map.fd().as_fd().as_raw_fd();
+        let memory = MmapOptions::new().len(size).map_raw(file);
+        Ok(Self {
+            memory: memory.with_context(|| format!("mapping {name}"))?,
+        })
+    }
+
+    /// Says that an address is dialled.
+    pub fn add_frontend<A: Address>(&self, address: &A) {
+        let (byte, bit) = Filter::frontend(address);
+        let byte = self.byte(Filter::FRONTENDS_OFFSET + byte);
+        byte.fetch_or(bit, Ordering::Relaxed);
+    }
+
+    /// Says that there is a row for packets between these addresses.
+    pub fn note<A: Address>(&self, src: &A, dst: &A) {
+        let epoch = self.byte(0).load(Ordering::Relaxed);
+        let byte = self.byte(Filter::PAIRS_OFFSET + Filter::pair(src, dst));
+        byte.store(Filter::mark(epoch), Ordering::Relaxed);
+    }
+
+    /// What was said may not be all: programs look for everything until the next epoch.
+    pub fn distrust(&self) {
+        self.byte(0).store(0, Ordering::Relaxed);
+    }
+
+    /// All rows that there are have been said.
+    pub fn begin_epoch(&self) {
+        let epoch = self.byte(0);
+        let next = Filter::next(epoch.load(Ordering::Relaxed));
+        // Whatever was said comes before.
+        epoch.store(next, Ordering::Release);
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < size_of::<Filter>(), "within the row");
+        // SAFETY: by the check above within the memory, which stays mapped as long as this value, and is written
+        // by nobody but by single bytes.
+        unsafe { AtomicU8::from_ptr(self.memory.as_mut_ptr().wrapping_add(offset)) }
+    }
+}
