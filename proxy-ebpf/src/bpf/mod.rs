@@ -1,5 +1,6 @@
 //! All that touches the kernel directly; every `unsafe` of this crate is here.
 
+mod kernel;
 #[macro_use]
 pub(crate) mod maps;
 mod object;

@@ -4,10 +4,12 @@ use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_prog_type,
 };
 use bytemuck::Pod;
+use memmap2::{MmapOptions, MmapRaw};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::atomic::AtomicU8;
 
 /// A row as aya's typed maps want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +211,32 @@ pub fn walk(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<
     let file = unsafe { bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr) }?;
     // SAFETY: the kernel has just made it for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(file) }.into())
+}
+
+/// A map's memory (BPF_F_MMAPABLE), which programs write meanwhile.
+#[derive(Debug)]
+pub struct Memory(MmapRaw);
+
+impl Memory {
+    /// Of an array's only row, which has this size.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn map(map: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
+        let memory = MmapOptions::new().len(size).map_raw(map.as_raw_fd())?;
+        Ok(Self(memory))
+    }
+
+    /// One byte.
+    ///
+    /// # Panics
+    /// Beyond the row.
+    pub fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < self.0.len(), "within the row");
+        // SAFETY: by the check above within the memory, which stays mapped as long as this value, and in which
+        // only single bytes are written.
+        unsafe { AtomicU8::from_ptr(self.0.as_mut_ptr().wrapping_add(offset)) }
+    }
 }
 
 /// The cookie of the network namespace that a socket is in (SO_NETNS_COOKIE, Linux 5.14).

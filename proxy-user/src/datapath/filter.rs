@@ -1,21 +1,17 @@
 //! The filter in front of the tables of a family, shared with the programs through memory.
-#![expect(
-    unsafe_code,
-    reason = "memory that the programs write meanwhile is reached by pointers"
-)]
 
+use crate::datapath::bpf::Memory;
 use crate::datapath::kernel::open_map;
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result, ensure};
-use memmap2::{MmapOptions, MmapRaw};
 use proxy_common::{Address, Filter};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The map's only row.
 #[derive(Debug)]
 pub struct FilterMap {
-    memory: MmapRaw,
+    memory: Memory,
 }
 
 impl FilterMap {
@@ -30,8 +26,7 @@ impl FilterMap {
             size == size_of::<Filter>(),
             "{name} has rows of {size} bytes"
         );
-        let file = map.fd().as_fd().as_raw_fd();
-        let memory = MmapOptions::new().len(size).map_raw(file);
+        let memory = Memory::map(map.fd().as_fd(), size);
         Ok(Self {
             memory: memory.with_context(|| format!("mapping {name}"))?,
         })
@@ -65,9 +60,6 @@ impl FilterMap {
     }
 
     fn byte(&self, offset: usize) -> &AtomicU8 {
-        assert!(offset < size_of::<Filter>(), "within the row");
-        // SAFETY: by the check above within the memory, which stays mapped as long as this value, and is written
-        // by nobody but by single bytes.
-        unsafe { AtomicU8::from_ptr(self.memory.as_mut_ptr().wrapping_add(offset)) }
+        self.memory.byte(offset)
     }
 }
