@@ -87,34 +87,44 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    let may_have_flow = kernel.may_have_flow(&headers.tuple);
-    if may_have_flow && let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
-        if !flow.applies_at(Hook::Ingress) {
-            return known::other_hook(packet, kernel, Hook::Ingress);
-        }
-        if flow::carries(kernel, flow, headers) {
-            let passage = known::translate(packet, headers, flow, kernel.now())?;
-            return known::finish::<A, P, K, true>(
-                packet,
-                kernel,
-                headers,
-                Table::Confirmed,
-                passage,
-            );
-        }
-    }
-    let frontend = service::dialled(kernel, headers.proto, &headers.tuple);
-    if may_have_flow
-        && kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
-        && flow::half_open(kernel, headers) != HalfOpen::IsStale
+    if kernel.may_have_flow(&headers.tuple)
+        && let Some(fate) = known_at_ingress(packet, kernel, headers)
     {
-        return known::half_open::<A, P, K, true>(packet, kernel, headers);
+        return fate;
     }
-    match frontend {
+    match service::dialled(kernel, headers.proto, &headers.tuple) {
         None => Ok(Verdict::NotService),
         Some(_) if !headers.starts_flow() => Ok(Verdict::NoFlow),
         Some(frontend) => first_packet(packet, kernel, headers, frontend.word()),
     }
+}
+
+/// `None`: the packet is of no flow, or begins one anew.
+#[inline(always)]
+fn known_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &mut K,
+    headers: &Headers<A>,
+) -> Option<Fate> {
+    if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
+        if !flow.applies_at(Hook::Ingress) {
+            return Some(known::other_hook(packet, kernel, Hook::Ingress));
+        }
+        if flow::carries(kernel, flow, headers) {
+            let translated = known::translate(packet, headers, flow, kernel.now());
+            let finish = |passage| {
+                let table = Table::Confirmed;
+                known::finish::<A, P, K, true>(packet, kernel, headers, table, passage)
+            };
+            return Some(translated.and_then(finish));
+        }
+    }
+    if kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
+        && flow::half_open(kernel, headers) != HalfOpen::IsStale
+    {
+        return Some(known::half_open::<A, P, K, true>(packet, kernel, headers));
+    }
+    None
 }
 
 /// A function of its own to the verifier too: what only first packets need must not cost the others
