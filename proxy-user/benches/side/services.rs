@@ -11,7 +11,7 @@ pub(crate) const PORT: u16 = 80;
 /// The first of the ports on which the server listens; Services take turns.
 pub(crate) const FIRST_PORT: u16 = 8000;
 /// So many of them.
-pub(crate) const PORTS: u16 = 8;
+pub(crate) const PORTS: u16 = 100;
 /// So many Services are dialled.
 pub(crate) const DIALLED: u32 = 1_000;
 /// Address of the first Service, the others follow.

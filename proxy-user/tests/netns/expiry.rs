@@ -63,6 +63,23 @@ fn rows_of_ended_flows_go_and_those_of_others_stay() {
     stage.assert_undisturbed();
 }
 
+/// The filter in front of the tables forgets what a pass over them has not seen.
+#[test]
+fn a_silent_connection_is_known_after_many_passes() {
+    let stage = Stage::new(&[]);
+    let open = stage.cluster_ips();
+    let mut open: Vec<_> = open
+        .iter()
+        .map(|to| tcp_open(stage.shell.namespace(), *to, PATIENCE).unwrap())
+        .collect();
+    std::thread::sleep(LONG);
+    for conversation in &mut open {
+        conversation.echo(b"still here?").unwrap();
+    }
+    assert_eq!(stage.count(1, "passed", "no-flow"), 0);
+    stage.assert_undisturbed();
+}
+
 #[test]
 fn masked_flows_are_counted_and_their_ports_are_free_again() {
     // A range of one port: each flow towards a backend needs the one before to have ended.
