@@ -8,7 +8,8 @@
 
 use crate::Address;
 
-/// Value of `FILTER_V4` and `FILTER_V6`, in their only row.
+/// Value of `FILTER_V4` and `FILTER_V6`, in their only row. What changes the place of anything here, or who has to
+/// write it, needs a new [`ABI_VERSION`](crate::ABI_VERSION).
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Filter {
@@ -31,10 +32,6 @@ impl Filter {
     /// Where the bytes of pairs are in the row.
     pub const PAIRS_OFFSET: usize = core::mem::offset_of!(Self, pairs);
 
-    /// How many epochs a byte counts: that of the last whole pass, and the current one, also of a program that was
-    /// on its way when it began.
-    const VALID: u8 = 3;
-
     /// The place of a pair.
     #[inline(always)]
     pub fn pair<A: Address>(src: &A, dst: &A) -> usize {
@@ -53,7 +50,7 @@ impl Filter {
     #[inline(always)]
     pub fn may_have_flow<A: Address>(&self, src: &A, dst: &A) -> bool {
         let known = self.pairs[Self::pair(src, dst)];
-        self.epoch == 0 || (known != 0 && self.epoch.wrapping_sub(known) < Self::VALID)
+        self.epoch == 0 || (known != 0 && is_recent(self.epoch, known))
     }
 
     /// Whether somebody may dial this address.
@@ -79,6 +76,18 @@ impl Filter {
     pub fn note<A: Address>(&mut self, src: &A, dst: &A) {
         self.pairs[Self::pair(src, dst)] = Self::mark(self.epoch);
     }
+}
+
+/// Whether a byte counts: it is of the current epoch or of the two before, of which one is that of the last whole
+/// pass and one that of a program that was on its way when it ended. Or it is of the next one: that has begun after
+/// the other byte was read. Epochs are on a circle of 255.
+#[inline(always)]
+const fn is_recent(epoch: u8, known: u8) -> bool {
+    const NEXT: u8 = 254;
+    let age = epoch
+        .wrapping_sub(known)
+        .wrapping_sub((epoch < known) as u8);
+    age < 3 || age == NEXT
 }
 
 /// Odd numbers whose bits look random (Knuth's multiplicative hash; a prime of xxHash's).
@@ -119,16 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_is_found_until_two_epochs_are_over() {
+    fn what_was_noted_is_found_until_three_epochs_are_over() {
         for first in [1, 2, 100, 253, 254, 255] {
             let mut filter = filter(first);
             assert!(!filter.may_have_flow(&v4(1), &v4(2)));
+            filter.epoch = Filter::next(first);
             filter.note(&v4(1), &v4(2));
-            for _ in 0..2 {
+            // Of a program that has read the epoch just before the next one began.
+            filter.epoch = first;
+            for _ in 0..4 {
                 assert!(filter.may_have_flow(&v4(1), &v4(2)), "{first}");
                 filter.epoch = Filter::next(filter.epoch);
             }
-            filter.epoch = Filter::next(filter.epoch);
             assert!(!filter.may_have_flow(&v4(1), &v4(2)), "{first}");
         }
     }

@@ -235,9 +235,9 @@ async fn attach(
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
-                    // The first one has all devices.
+                    let is_whole = matches!(event, DeviceEvent::All(_));
                     attacher.apply(event).await;
-                    owns_devices.store(true, Ordering::Relaxed);
+                    owns_devices.fetch_or(is_whole, Ordering::Relaxed);
                 }
                 None => bail!("no more news of devices"),
             },

@@ -6,7 +6,7 @@ use proxy_user::datapath::attach::{Attacher, Method};
 use proxy_user::datapath::cgroup;
 use proxy_user::datapath::devices::{self, DeviceEvent};
 use proxy_user::datapath::features::Features;
-use proxy_user::datapath::filter::FilterMap;
+use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, Options};
 use proxy_user::datapath::pins::Pins;
@@ -49,7 +49,7 @@ impl Ferrule {
         let mut sync = Sync::new(settings(node), loaded.kernel)?;
         sync.apply(vec![Event::Synced]);
         // There are no rows yet that they would have to know of.
-        for name in ["FILTER_V4", "FILTER_V6"] {
+        for name in FILTERS {
             FilterMap::open(&pins, name)?.begin_epoch();
         }
         let attacher = match at {

@@ -8,6 +8,9 @@ use proxy_common::{Address, Filter};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+/// The maps, IPv4 first.
+pub const FILTERS: [&str; 2] = ["FILTER_V4", "FILTER_V6"];
+
 /// The map's only row.
 #[derive(Debug)]
 pub struct FilterMap {

@@ -1,7 +1,7 @@
 //! The kernel's maps, written op by op.
 
 use crate::datapath::bpf::{Row, read_array, wait_for_programs};
-use crate::datapath::filter::FilterMap;
+use crate::datapath::filter::{FILTERS, FilterMap};
 use crate::datapath::pins::Pins;
 use crate::datapath::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op};
 use anyhow::{Context as _, Result};
@@ -42,12 +42,13 @@ impl Kernel {
     /// # Errors
     /// The map that is not there, or is none of ours.
     pub fn open(pins: &Pins) -> Result<Self> {
+        let [filter4, filter6] = FILTERS;
         Ok(Self {
             config: open(pins, "CONFIG")?,
             services: open(pins, Map::Services.name())?,
             slots: open(pins, Map::Slots.name())?,
-            v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4], "FILTER_V4")?,
-            v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6], "FILTER_V6")?,
+            v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4], filter4)?,
+            v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6], filter6)?,
             capacity: capacity(pins),
             pins: pins.clone(),
         })

@@ -4,6 +4,7 @@ mod functions;
 
 use crate::datapath::bpf::Row;
 use crate::datapath::features::{Feature, Features};
+use crate::datapath::filter::FILTERS;
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
@@ -14,6 +15,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use proxy_common::{ABI_VERSION, NodeConfig};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -240,19 +242,26 @@ fn discard_misfits(options: &Options) -> Result<bool> {
         .filter(|name| pins.map(name).exists())
         .collect();
     let same_version = pinned_version(pins) == Some(ABI_VERSION);
-    let mut adopted = found.len() == PINNED_MAPS.len();
-    for name in found {
+    let mut misfits = BTreeSet::new();
+    for &name in &found {
         let map = wanted.maps.get(name);
         let map = map.ok_or_else(|| anyhow!("the object has no map {name}"))?;
         let pinned = MapInfo::from_pin(pins.map(name))
             .and_then(|pinned| shape_of(&pinned))
             .ok();
         if !same_version || pinned != Some(wanted_shape(map, name, options.max_flows)) {
-            warn!("map {name} of an earlier version does not fit and is replaced");
-            std::fs::remove_file(pins.map(name)).with_context(|| format!("unpinning {name}"))?;
-            adopted = false;
+            misfits.insert(name);
         }
     }
+    // Programs that are still attached keep the filter of the tables that they have.
+    if misfits.iter().any(|name| flow_rows(name, 0).is_some()) {
+        misfits.extend(found.iter().filter(|name| FILTERS.contains(name)));
+    }
+    for name in &misfits {
+        warn!("map {name} of an earlier version does not fit and is replaced");
+        std::fs::remove_file(pins.map(name)).with_context(|| format!("unpinning {name}"))?;
+    }
+    let adopted = misfits.is_empty() && found.len() == PINNED_MAPS.len();
     if adopted {
         info!("adopting the maps in {}", pins.root().display());
     }

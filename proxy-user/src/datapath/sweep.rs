@@ -8,6 +8,7 @@ mod table;
 
 pub use table::request;
 
+use crate::datapath::filter::FILTERS;
 use crate::datapath::object::{self, EXPIRE};
 use crate::datapath::pins::Pins;
 use crate::flows::{FlowReport, Timeouts};
@@ -65,8 +66,8 @@ impl Sweep {
         let program = object::named(programs, EXPIRE)?.fd()?.try_clone();
         let (reports, receiver) = watch::channel(FlowReport::default());
         let sweep = Self {
-            v4: FamilySweep::open(pins, ["FLOWS_V4", "HALF_OPEN_V4"], "FILTER_V4")?,
-            v6: FamilySweep::open(pins, ["FLOWS_V6", "HALF_OPEN_V6"], "FILTER_V6")?,
+            v4: FamilySweep::open(pins, ["FLOWS_V4", "HALF_OPEN_V4"], FILTERS[0])?,
+            v6: FamilySweep::open(pins, ["FLOWS_V6", "HALF_OPEN_V6"], FILTERS[1])?,
             settings,
             program: program.context("the program that removes flows")?,
             removed: 0,

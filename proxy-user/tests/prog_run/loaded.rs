@@ -12,7 +12,7 @@ use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
 use proxy_ebpf::{DropReason, Fate};
 use proxy_user::datapath::bpf::{self, Row};
 use proxy_user::datapath::features::Features;
-use proxy_user::datapath::filter::FilterMap;
+use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, EXPIRE, Options};
@@ -37,8 +37,6 @@ pub(crate) struct Loaded {
     /// What was written of the world, to be taken back.
     written: Vec<Op>,
 }
-
-const FILTERS: [&str; 2] = ["FILTER_V4", "FILTER_V6"];
 
 fn filter(pins: &Pins, name: &str) -> FilterMap {
     FilterMap::open(pins, name).expect("the map is pinned")
