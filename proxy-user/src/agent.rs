@@ -151,6 +151,7 @@ async fn serve(run: &Run) -> Result<()> {
     let pins = Pins::new(&run.place.bpffs);
     let opted_out = parts.sync.opted_out();
     let pods = sockets::follow_pods(&pins, opted_out, sockets.clone(), &exempt_in);
+    let closing = parts.closer.as_ref().map(|_| parts.closed.clone());
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
@@ -180,7 +181,8 @@ async fn serve(run: &Run) -> Result<()> {
             info!("asked to stop; programs and maps stay in force");
             Ok(())
         }
-        () = ended(parts.flows) => bail!("the sweep thread has ended"),
+        () = ended(Some(parts.flows)) => bail!("the sweep thread has ended"),
+        () = ended(closing) => bail!("the thread that closes sockets has ended"),
         () = forever(parts.log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
@@ -261,9 +263,12 @@ async fn synced(sync: &mpsc::Sender<ReportRequest>) -> Result<()> {
     }
 }
 
-/// Waits for the end of whoever reports.
-async fn ended(mut reports: watch::Receiver<FlowReport>) {
-    while reports.changed().await.is_ok() {}
+/// Waits for the end of whoever reports; for ever if there is nobody.
+async fn ended<T>(reports: Option<watch::Receiver<T>>) {
+    match reports {
+        Some(mut reports) => while reports.changed().await.is_ok() {},
+        None => std::future::pending().await,
+    }
 }
 
 async fn forever(log: Option<Log>) {
