@@ -180,7 +180,7 @@ fn iptables(services: Services, endpoints: &[String]) -> String {
             let _ = writeln!(
                 list,
                 "-A KUBE-SERVICES -d {address}/32 -p {proto} -m comment --comment \"{port} cluster IP\" \
-                 -m {proto} --dport {PORT} -j {service}\n"
+                 -m {proto} --dport {PORT} -j {service}"
             );
             let _ = writeln!(
                 rules,

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 pub(crate) const PORT: u16 = 80;
 /// The first of the ports on which the server listens; Services take turns.
 pub(crate) const FIRST_PORT: u16 = 8000;
-/// So many of them.
+/// So many of them: flows through many Services to few endpoints would clash as they do nowhere else.
 pub(crate) const PORTS: u16 = 100;
 /// So many Services are dialled.
 pub(crate) const DIALLED: u32 = 1_000;
@@ -47,7 +47,7 @@ impl Services {
         0..self.count
     }
 
-    /// Those that are dialled: some hundred in no order, the same for all contestants.
+    /// Those that are dialled, in no order, some twice; the same for all contestants.
     pub(crate) fn dialled(self) -> Vec<u32> {
         // A multiplicative generator (Park and Miller).
         let mut state = 48_271_u64;
