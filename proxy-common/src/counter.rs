@@ -31,6 +31,8 @@ pub enum Verdict {
     IcmpQuote,
     /// IPv6 with extension headers that can't be stepped over: untouched.
     ExtensionHeader,
+    /// Translated by a known flow, and sent on past the stack.
+    Fast,
 }
 
 /// Why a packet was dropped.
@@ -84,7 +86,7 @@ pub enum Counter {
 
 impl Verdict {
     /// All of them, by index.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NotService,
         Self::Unsupported,
         Self::Fragment,
@@ -98,6 +100,7 @@ impl Verdict {
         Self::IcmpTranslated,
         Self::IcmpQuote,
         Self::ExtensionHeader,
+        Self::Fast,
     ];
 
     /// The printed name.
@@ -116,6 +119,7 @@ impl Verdict {
             Self::IcmpTranslated => "icmp-translated",
             Self::IcmpQuote => "icmp-quote",
             Self::ExtensionHeader => "extension-header",
+            Self::Fast => "fast",
         }
     }
 }

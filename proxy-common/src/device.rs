@@ -38,14 +38,58 @@ pub struct Device {
     pub bridge: Mac,
     /// Index by which routes name it: that of its bridge, else its own.
     pub routed_as: u32,
-    /// 1: its packets begin with an IP header, 0: with an Ethernet header.
-    pub bare: u32,
+    /// The longest packet that it takes, in bytes from the network header on.
+    pub mtu: u32,
+    /// What else it is.
+    pub traits: DeviceTraits,
 }
 
 impl Device {
+    /// Whether it is so.
+    #[inline(always)]
+    pub const fn is(&self, what: DeviceTrait) -> bool {
+        self.traits.has(what)
+    }
+
     /// Whether its packets begin with an IP header.
     #[inline(always)]
     pub const fn is_bare(&self) -> bool {
-        self.bare != 0
+        self.is(DeviceTrait::Bare)
+    }
+}
+
+/// Something that a device may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DeviceTrait {
+    /// Its packets begin with an IP header, not with an Ethernet header.
+    Bare = 1 << 0,
+    /// Flows between it and another such device may take the fast lane.
+    Fast = 1 << 1,
+    /// What leaves by it can be handed to its other end, which is in another network namespace.
+    Peered = 1 << 2,
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct DeviceTraits {
+    bits: u32,
+}
+
+impl DeviceTraits {
+    /// Whether it is so.
+    #[inline(always)]
+    pub const fn has(self, what: DeviceTrait) -> bool {
+        self.bits & what as u32 != 0
+    }
+
+    /// These, and another one if it is true.
+    #[must_use]
+    pub const fn with(self, what: DeviceTrait, is_true: bool) -> Self {
+        let bit = if is_true { what as u32 } else { 0 };
+        Self {
+            bits: self.bits | bit,
+        }
     }
 }

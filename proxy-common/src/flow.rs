@@ -164,6 +164,8 @@ pub enum Mark {
     Answered = 8,
     /// There must be a row that masks the flow; at the row that leads to its backend.
     Masked = 16,
+    /// Packets pass this node's stack by, where they can.
+    Fast = 32,
 }
 
 /// Value of the flow tables: the whole rewrite of a packet, precomputed.
@@ -278,6 +280,12 @@ impl<A: Address> Flow<A> {
         self.has_role(FlowRole::UnDnat)
             || self.has_role(FlowRole::UnSnat)
             || self.has_role(FlowRole::HostUnDnat)
+    }
+
+    /// Whether the packets that find the row pass the stack by, where they can.
+    #[inline(always)]
+    pub const fn is_fast(&self) -> bool {
+        self.has(Mark::Fast) && !self.masks()
     }
 
     /// Whether the row gives packets between the edges another source, or is about to: it serves the flow

@@ -25,7 +25,7 @@ mod socket;
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
 pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6, SocketOption, SocketOptions};
 pub use counter::{Counter, DropReason, SocketCall, Verdict};
-pub use device::{Device, Mac};
+pub use device::{Device, DeviceTrait, DeviceTraits, Mac};
 pub use expiry::{Request, Unused};
 pub use filter::Filter;
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
@@ -36,4 +36,4 @@ pub use service::{
 pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

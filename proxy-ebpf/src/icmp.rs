@@ -7,9 +7,10 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::Kernel;
+use crate::lane::{self, Lane};
 use crate::nat;
 use crate::network::Part;
-use crate::packet::{Packet, Zero};
+use crate::packet::{Hooked, Packet, Zero};
 use crate::parse::Ports;
 use crate::{DropReason, Fate, Verdict};
 use proxy_common::{Flow, Hook, Proto, Table, Tuple};
@@ -61,6 +62,8 @@ struct Found<A> {
     /// Offset of what follows the packet.
     end: usize,
     proto: Proto,
+    /// The sender.
+    from: A,
     /// Of packets that answer the quoted one.
     answer: Tuple<A>,
 }
@@ -69,7 +72,7 @@ struct Found<A> {
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.
 #[inline(never)]
-pub fn unsupported<A: Family, P: Packet, K: Kernel<A>>(
+pub fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
     hook: Hook,
@@ -85,11 +88,16 @@ pub fn unsupported<A: Family, P: Packet, K: Kernel<A>>(
     if found.kind == Kind::Redirect {
         return Err(DropReason::Redirect);
     }
-    if !row.applies_at(hook) {
+    let lane = match hook {
+        Hook::Ingress => lane::of_error(packet, kernel, &found.from, row),
+        Hook::Egress => Lane::Stack,
+    };
+    if lane == Lane::Stack && !row.applies_at(hook) {
         return Ok(Verdict::OtherHook);
     }
     let is_forged = found.kind == Kind::TooBig && hook == Hook::Egress;
     translate(packet, &found, row, is_forged)?;
+    lane::leave(packet, kernel, lane)?;
     Ok(Verdict::IcmpTranslated)
 }
 
@@ -115,6 +123,7 @@ fn find<A: Family, P: Packet>(packet: &mut P) -> Result<Found<A>, Verdict> {
         quote,
         end,
         proto,
+        from: outer.addresses[0],
         answer,
     })
 }

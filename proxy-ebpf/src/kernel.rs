@@ -2,9 +2,10 @@
 
 use crate::Fate;
 use crate::open::Plan;
+use bytemuck::{Pod, Zeroable};
 use proxy_common::{
-    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, NodeConfig, Refusals,
-    ServiceWord, Table, Ticks, Tuple,
+    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Mac, NodeConfig,
+    Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 
 /// Why a row was not inserted.
@@ -40,6 +41,51 @@ pub enum Way {
     Here,
     /// Nowhere.
     Nowhere,
+}
+
+/// Whether and by which device a packet can pass the stack by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Whether.
+    pub onward: Onward,
+    /// By which.
+    pub device: u32,
+}
+
+/// Where it goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct NextHop {
+    /// The device by which it leaves.
+    pub device: u32,
+    /// Who is next there.
+    pub gateway: Gateway,
+    /// Destination and source of the frame, if the neighbour is known.
+    pub macs: [Mac; 2],
+}
+
+/// Whether a packet can pass the stack by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Onward {
+    /// To a neighbour that is known.
+    Known,
+    /// To one that has to be asked for its link-layer address.
+    Unknown,
+    /// It is longer than the way takes.
+    TooLong,
+    /// There is no such way, or only the stack can go it.
+    No,
+}
+
+/// A next hop, as bpf_redirect_neigh takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Gateway {
+    /// AF_INET or AF_INET6.
+    pub family: u32,
+    /// Its address, in network order; of IPv4 in the first word.
+    pub address: [u32; 4],
 }
 
 /// The service maps of one IP family, and what both families share.
@@ -140,6 +186,13 @@ pub trait Kernel<A>: Services<A> {
     /// Where a packet from `src` (`None`: still to be chosen) to `dst` goes next that is at a hook of this
     /// device, as far as routing tells.
     fn route(&self, src: Option<&A>, dst: &A, device: u32) -> Route<A>;
+
+    /// Looks for the next hop of a packet that has come in by this device, from one address to another; of this
+    /// length, in bytes from the network header on, or of the length that it has (0).
+    fn find_hop(&self, way: (&A, &A), device: u32, length: u32) -> Hop;
+
+    /// What was found last. `None` without memory.
+    fn found_hop(&self) -> Option<NextHop>;
 
     /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
     /// to that source.

@@ -2,6 +2,7 @@
 
 use crate::family::Family;
 use crate::kernel::Kernel;
+use crate::lane::{self, Lane};
 use crate::nat::Translation;
 use crate::packet::Hooked;
 use crate::parse::Headers;
@@ -24,14 +25,17 @@ pub struct Passage {
     is_news: bool,
     /// The device of the process of this node whose flow it is; 0: of none.
     device: u32,
+    /// Which way it goes through this node.
+    lane: Lane,
 }
 
 impl Passage {
     #[inline(always)]
-    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, now: Ticks) -> Self {
+    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, lane: Lane, now: Ticks) -> Self {
         Self {
             is_news: flow::is_news(flow, headers.flags, now),
             device: flow.device,
+            lane,
         }
     }
 }
@@ -42,9 +46,10 @@ pub fn translate<A: Family, P: Hooked>(
     packet: &mut P,
     headers: &Headers<A>,
     flow: &Flow<A>,
+    lane: Lane,
     now: Ticks,
 ) -> Result<Passage, DropReason> {
-    let passage = Passage::of(flow, headers, now);
+    let passage = Passage::of(flow, headers, lane, now);
     nat::apply(packet, headers, &Translation::known(flow))?;
     Ok(passage)
 }
@@ -58,13 +63,20 @@ pub fn finish<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     table: Table,
     passage: Passage,
 ) -> Fate {
-    if passage.is_news || passage.device != 0 {
+    if passage.is_news {
+        flow::note(kernel, table, headers);
+    }
+    if IS_INGRESS && passage.lane != Lane::Stack {
+        lane::leave(packet, kernel, passage.lane)?;
+        return Ok(Verdict::Fast);
+    }
+    if passage.device != 0 {
         follow_up::<A, P, K, IS_INGRESS>(packet, kernel, headers, table)?;
     }
     Ok(Verdict::Established)
 }
 
-/// What few packets of known flows need.
+/// Packets of a process of this node go where their row says.
 ///
 /// A function of its own to the verifier too: it must not cost the others registers and stack.
 #[inline(never)]
@@ -74,7 +86,6 @@ fn follow_up<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     headers: &Headers<A>,
     table: Table,
 ) -> Result<(), DropReason> {
-    flow::note(kernel, table, headers);
     match kernel.flow(table, &headers.tuple) {
         Some(flow) if flow.device != 0 && IS_INGRESS => {
             let device = flow.device;
@@ -100,7 +111,12 @@ pub fn half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
         return Ok(Verdict::NotService);
     };
-    if !flow.applies_at(hook) {
+    let lane = if IS_INGRESS {
+        lane::of(packet, kernel, headers, flow)
+    } else {
+        Lane::Stack
+    };
+    if lane == Lane::Stack && !flow.applies_at(hook) {
         return other_hook(packet, kernel, hook);
     }
     if is_of_another(flow, headers) {
@@ -108,7 +124,7 @@ pub fn half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
         return Ok(Verdict::NotService);
     }
     let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
-    let passage = Passage::of(flow, headers, kernel.now());
+    let passage = Passage::of(flow, headers, lane, kernel.now());
     nat::apply_half_open(packet, headers, flow)?;
     let table = Table::HalfOpen;
     let fate = finish::<A, P, K, IS_INGRESS>(packet, kernel, headers, table, passage)?;

@@ -33,6 +33,7 @@ pub mod host;
 pub mod icmp;
 pub mod kernel;
 pub mod known;
+pub mod lane;
 pub mod nat;
 pub mod network;
 pub mod open;

@@ -1,8 +1,10 @@
 //! Network headers, of packets and of what ICMP errors quote.
 
+use crate::checksum::{self, Delta};
 use crate::packet::Packet;
 use bytemuck::{Pod, Zeroable};
-use proxy_common::{AddrV4, AddrV6};
+use core::mem::offset_of;
+use proxy_common::{AddrV4, AddrV6, DropReason};
 
 /// RFC 791 section 3.1.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -117,6 +119,25 @@ impl Ipv4Header {
             id: header.id.into(),
         })
     }
+
+    /// How many hops the packet may still go.
+    #[inline(always)]
+    pub(crate) fn hops_left<P: Packet>(packet: &P) -> Option<u8> {
+        packet.load(P::NETWORK + offset_of!(Self, ttl))
+    }
+
+    /// Takes one off, which the header's checksum balances.
+    #[inline(always)]
+    pub(crate) fn age<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+        const ONE: u16 = 0x0100;
+        let at = P::NETWORK + offset_of!(Self, ttl);
+        let words: [u16; 2] = packet.load(at).ok_or(DropReason::RewriteFailed)?;
+        let [old, checksum] = words;
+        let new = u16::from_be(old).wrapping_sub(ONE).to_be();
+        let delta = Delta::default().replace(old.into(), new.into());
+        let checksum = checksum::adjusted(checksum, delta.folded());
+        packet.store(at, [new, checksum])
+    }
 }
 
 impl Ipv6Header {
@@ -136,6 +157,20 @@ impl Ipv6Header {
             part: Part::Whole,
             id: 0,
         })
+    }
+
+    /// How many hops the packet may still go.
+    #[inline(always)]
+    pub(crate) fn hops_left<P: Packet>(packet: &P) -> Option<u8> {
+        packet.load(P::NETWORK + offset_of!(Self, hop_limit))
+    }
+
+    /// Takes one off.
+    #[inline(always)]
+    pub(crate) fn age<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+        let old = Self::hops_left(packet).ok_or(DropReason::RewriteFailed)?;
+        let at = P::NETWORK + offset_of!(Self, hop_limit);
+        packet.store_uncovered(at, old.wrapping_sub(1))
     }
 }
 

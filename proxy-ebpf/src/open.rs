@@ -6,6 +6,7 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
+use crate::lane::Lane;
 use crate::{flow, snat};
 use bytemuck::Zeroable as _;
 use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Mark, Table, Ticks, Tuple};
@@ -30,6 +31,8 @@ pub struct Plan<A> {
     pub displaces: bool,
     /// The device at whose hook the packet is.
     pub device: u32,
+    /// Which way they go through this node.
+    pub lane: Lane,
 }
 
 impl<A: Family> Plan<A> {
@@ -44,6 +47,7 @@ impl<A: Family> Plan<A> {
         self.is_host = is_host;
         self.displaces = false;
         self.device = device;
+        self.lane = Lane::Stack;
     }
 
     /// What addresses and ports add to checksums when packets become what is planned.
@@ -178,7 +182,7 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     // The way back, and a sum does not know source from destination.
     let deltas = (checksum::negated(addresses), checksum::negated(ports));
     let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
-    row.device = if plan.is_host { plan.device } else { 0 };
+    describe(&mut row, plan);
     // Looked for first: an insertion that fails may have pushed another row out.
     if answers(kernel, &key, original) {
         return kernel.replace_flow(Table::HalfOpen, &key, &row);
@@ -187,6 +191,15 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
         // By another CPU, just now: with another packet of the same flow it is the same row.
         Err(NotInserted::Exists) if answers(kernel, &key, original) => Ok(()),
         outcome => outcome,
+    }
+}
+
+/// Which way the packets go that find the row.
+#[inline(always)]
+fn describe<A: Family>(row: &mut Flow<A>, plan: &Plan<A>) {
+    row.device = if plan.is_host { plan.device } else { 0 };
+    if plan.lane != Lane::Stack {
+        row.mark(Mark::Fast);
     }
 }
 
@@ -239,7 +252,7 @@ fn insert<A: Family, K: Kernel<A>>(
         plan.backend,
         kernel.now(),
     );
-    row.device = if plan.is_host { plan.device } else { 0 };
+    describe(&mut row, plan);
     if plan.masked && role as u16 == FlowRole::Dnat as u16 {
         row.mark(Mark::Masked);
     }
@@ -303,6 +316,9 @@ fn join<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>, plan: &mut
     };
     plan.to = first.target(original);
     plan.address_delta = first.address_delta;
+    if !first.has(Mark::Fast) {
+        plan.lane = Lane::Stack;
+    }
     if plan.to.reversed() != reserved {
         kernel.remove_flow(Table::HalfOpen, &reserved);
     }

@@ -1,5 +1,6 @@
 //! What a packet lets us do.
 
+use crate::kernel::Gateway;
 use bytemuck::Pod;
 use proxy_common::{DropReason, Hook, Mac};
 
@@ -62,6 +63,20 @@ pub enum Redirect {
         /// Whether packets of the device begin with an IP header.
         is_bare: bool,
     },
+    /// Out by a device, to this next hop.
+    Next {
+        /// Its index.
+        device: u32,
+        /// Who is next.
+        gateway: Gateway,
+    },
+    /// In at the other end of a device, in another network namespace.
+    Across {
+        /// Its index.
+        device: u32,
+        /// Destination and source of the frame.
+        macs: [Mac; 2],
+    },
     /// Up the stack, as if it had come in by a device.
     Up {
         /// Its index.
@@ -82,6 +97,9 @@ pub trait Hooked: Packet {
 
     /// Index of the device.
     fn device(&self) -> u32;
+
+    /// Whether its frame is addressed to the device.
+    fn is_for_device(&self) -> bool;
 
     /// The port of the socket of this node that has sent the packet; `None` if none has. 0: a socket
     /// without a port.

@@ -3,6 +3,7 @@
 use crate::family::Family;
 use crate::flow::HalfOpen;
 use crate::kernel::Kernel;
+use crate::lane::{self, Lane};
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::{Headers, Place};
@@ -107,11 +108,12 @@ fn known_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
     headers: &Headers<A>,
 ) -> Option<Fate> {
     if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
-        if !flow.applies_at(Hook::Ingress) {
+        let lane = lane::of(packet, kernel, headers, flow);
+        if lane == Lane::Stack && !flow.applies_at(Hook::Ingress) {
             return Some(known::other_hook(packet, kernel, Hook::Ingress));
         }
         if flow::carries(kernel, flow, headers) {
-            let translated = known::translate(packet, headers, flow, kernel.now());
+            let translated = known::translate(packet, headers, flow, lane, kernel.now());
             let finish = |passage| {
                 let table = Table::Confirmed;
                 known::finish::<A, P, K, true>(packet, kernel, headers, table, passage)
@@ -161,8 +163,10 @@ fn open_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
     if frontend.is_external() && !plan.masked {
         plan.masked = !service::comes_back(kernel, plan, &headers.tuple.src);
     }
+    plan.lane = lane::choose(packet, kernel, &headers.tuple, plan);
     open::open(kernel, &headers.tuple, plan)?;
     nat::apply_first(packet, headers, plan)?;
+    lane::leave(packet, kernel, plan.lane)?;
     Ok(Verdict::Created)
 }
 
@@ -182,7 +186,7 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             return Ok(Verdict::NotService);
         }
         if flow.device == 0 || flow::carries(kernel, flow, headers) {
-            let passage = known::translate(packet, headers, flow, kernel.now())?;
+            let passage = known::translate(packet, headers, flow, Lane::Stack, kernel.now())?;
             return known::finish::<A, P, K, false>(
                 packet,
                 kernel,

@@ -2,8 +2,9 @@
 
 use crate::family::Family;
 use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
+use crate::lane::Lane;
 use crate::open::{self, Plan};
-use proxy_common::{DropReason, FlowRole, NodeConfig, Port, Proto, Table, Ticks, Tuple};
+use proxy_common::{DropReason, FlowRole, Mark, NodeConfig, Port, Proto, Table, Ticks, Tuple};
 
 /// Source ports that are looked at for one packet.
 const PROBES: u32 = 8;
@@ -19,6 +20,9 @@ pub fn plan<A: Family, K: Kernel<A>>(
         return Ok(());
     };
     plan.backend = flow.backend;
+    if flow.has(Mark::Fast) {
+        plan.lane = Lane::Next;
+    }
     choose_address(kernel, plan)
 }
 

@@ -174,7 +174,7 @@ async fn serve(run: &Run) -> Result<()> {
     tokio::select! {
         _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
         outcome = pods => outcome.context("following pods that have opted out"),
-        outcome = devices::follow(device_events_in, addresses_in) => outcome.context("following devices"),
+        outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;

@@ -6,6 +6,7 @@ pub use timeouts::TimeoutFlags;
 
 use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
+use crate::datapath::devices::FastLane;
 use crate::datapath::features::Features;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
@@ -69,6 +70,10 @@ pub struct Run {
     /// How programs are attached to devices.
     #[arg(long, value_enum, default_value = "auto")]
     pub attach: Attach,
+    /// Devices between which Service traffic passes the node's stack by, and with it the firewall, the policies and
+    /// the accounting of others: names, or their starts with a * behind. It takes --cluster-cidr.
+    #[arg(long, value_name = "off|DEV,..", default_value = "off")]
+    pub fast_lane: FastLane,
     /// Rows in each of the two flow tables; a connection needs two, or four when it is masked.
     #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flows: u32,
@@ -177,7 +182,7 @@ impl Run {
     /// At most one range of each family.
     ///
     /// # Errors
-    /// The family that has several.
+    /// A family has several; there is none, but a fast lane.
     pub fn cluster_cidrs(&self) -> Result<Vec<Cidr>> {
         let families = self
             .cluster_cidr
@@ -186,6 +191,12 @@ impl Run {
         let v4 = families.filter(|is_v4| *is_v4).count();
         if v4 > 1 || self.cluster_cidr.len() - v4 > 1 {
             bail!("--cluster-cidr: at most one range of each family");
+        }
+        if self.cluster_cidr.is_empty() && !self.fast_lane.is_off() {
+            bail!(
+                "--fast-lane takes --cluster-cidr: what leaves it would be masqueraded by others, \
+                 and must go through the stack"
+            );
         }
         Ok(self.cluster_cidr.clone())
     }

@@ -20,6 +20,8 @@ mod everywhere;
 mod expiry;
 #[path = "netns/families.rs"]
 mod families;
+#[path = "netns/fast_lane.rs"]
+mod fast_lane;
 #[path = "netns/firewall.rs"]
 mod firewall;
 #[path = "netns/flood.rs"]

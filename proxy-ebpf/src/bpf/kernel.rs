@@ -14,7 +14,7 @@ use proxy_common::{
     Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
-use proxy_ebpf::kernel::{Kernel, NotInserted, Route};
+use proxy_ebpf::kernel::{Hop, Kernel, NextHop, NotInserted, Route};
 use proxy_ebpf::open::Plan;
 
 const EEXIST: i32 = -17;
@@ -188,6 +188,16 @@ macro_rules! kernel_of_family {
             #[inline(always)]
             fn route(&self, src: Option<&$addr>, dst: &$addr, device: u32) -> Route<$addr> {
                 route::ask(self.skb, src, dst, device)
+            }
+
+            #[inline(always)]
+            fn find_hop(&self, way: (&$addr, &$addr), device: u32, length: u32) -> Hop {
+                route::find_hop(self.skb, way, device, length)
+            }
+
+            #[inline(always)]
+            fn found_hop(&self) -> Option<NextHop> {
+                route::found_hop()
             }
 
             #[inline(always)]

@@ -1,5 +1,6 @@
 //! The maps, and the services in them.
 
+use crate::bpf::route::Search;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
@@ -64,6 +65,8 @@ pub(super) static DEVICES: HashMap<u32, Device, 16384, ON_DEMAND> = HashMap::new
 pub(super) static PLAN_V4: PerCpuArray<Plan<AddrV4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(super) static PLAN_V6: PerCpuArray<Plan<AddrV6>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(super) static NEXT_HOP: PerCpuArray<Search, 1> = PerCpuArray::new();
 
 /// The maps as the library sees them, at a hook.
 pub(crate) struct Maps {

@@ -4,10 +4,12 @@ use super::skb::{ETHERNET, Skb, succeeded};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_NET;
 use aya_ebpf::bindings::{BPF_F_INGRESS, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_skb_change_tail,
 };
 use core::ptr::null_mut;
 use proxy_common::{DropReason, Hook, Mac};
+use proxy_ebpf::kernel::Gateway;
 use proxy_ebpf::packet::{Hooked, Packet, Redirect};
 
 /// What bpf_redirect returns when it has taken note (TC_ACT_REDIRECT).
@@ -24,6 +26,13 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
     fn device(&self) -> u32 {
         // SAFETY: the kernel hands every tc program a valid context.
         unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_for_device(&self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        // SAFETY: as above.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]
@@ -65,6 +74,22 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
                     // SAFETY: without parameters the kernel finds the next hop by the packet.
                     unsafe { bpf_redirect_neigh(device, null_mut(), 0, 0) }
                 }
+            }
+            Redirect::Next {
+                device,
+                mut gateway,
+            } => {
+                self.dress()?;
+                let next = (&raw mut gateway).cast();
+                let size = size_of::<Gateway>() as i32;
+                // SAFETY: `gateway` lies on our stack, has this size and the layout of bpf_redir_neigh.
+                unsafe { bpf_redirect_neigh(device, next, size, 0) }
+            }
+            Redirect::Across { device, macs } => {
+                self.dress()?;
+                self.store(0, macs)?;
+                // SAFETY: the helper takes any numbers.
+                unsafe { bpf_redirect_peer(device, 0) }
             }
             Redirect::Up {
                 device,

@@ -1,5 +1,6 @@
 //! What the kernel knows beside the maps: routes, sockets, the time.
 
+use crate::bpf::maps::NEXT_HOP;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -11,8 +12,8 @@ use aya_ebpf::helpers::generated::{
     bpf_skc_lookup_tcp,
 };
 use core::hint::black_box;
-use proxy_common::{AddrV4, AddrV6, Address, Proto, Ticks, Tuple};
-use proxy_ebpf::kernel::{Route, Way};
+use proxy_common::{AddrV4, AddrV6, Address, Mac, Proto, Ticks, Tuple};
+use proxy_ebpf::kernel::{Hop, NextHop, Onward, Route, Way};
 
 /// Whether the kernel tells source addresses; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
@@ -78,6 +79,76 @@ pub(crate) fn ask<A: Routed>(
         way: way(code),
         device: lookup.ifindex,
         src: A::source(lookup),
+    }
+}
+
+/// A question for a next hop, and its answer: beside the stack, of which the whole question would take much.
+#[repr(C)]
+pub(super) struct Search {
+    lookup: Lookup,
+    found: NextHop,
+}
+
+/// Asks for the next hop of a packet that has come in by the device.
+#[inline(always)]
+pub(crate) fn find_hop<A: Routed>(
+    skb: *mut __sk_buff,
+    (src, dst): (&A, &A),
+    device: u32,
+    length: u32,
+) -> Hop {
+    const NOWHERE: Hop = Hop {
+        onward: Onward::No,
+        device: 0,
+    };
+    const LONGEST: u32 = u16::MAX as u32;
+    let Some(search) = NEXT_HOP.get_ptr_mut(0) else {
+        return NOWHERE;
+    };
+    // SAFETY: non-null, aligned and of this size by the map's definition; any bits are valid integers. The row is
+    // this CPU's own, and a tc program does not interrupt itself.
+    let Search { lookup, found } = unsafe { &mut *search };
+    lookup.family = A::FAMILY;
+    lookup.l4_protocol = 0;
+    lookup.sport = 0;
+    lookup.dport = 0;
+    lookup.__bindgen_anon_1.tot_len = length.min(LONGEST) as u16;
+    lookup.ifindex = device;
+    lookup.__bindgen_anon_2.flowinfo = 0;
+    A::put(lookup, dst);
+    A::put_source(lookup, src);
+    let size = size_of::<Lookup>() as i32;
+    // SAFETY: valid context; `lookup` has this size.
+    let code = unsafe { bpf_fib_lookup(skb.cast(), lookup, size, 0) };
+    found.device = lookup.ifindex;
+    found.gateway.family = lookup.family.into();
+    // SAFETY: any bits are valid integers.
+    found.gateway.address = unsafe { lookup.__bindgen_anon_4.ipv6_dst };
+    found.macs = [lookup.dmac, lookup.smac].map(Mac::new);
+    Hop {
+        onward: onward(code),
+        device: lookup.ifindex,
+    }
+}
+
+/// What has been found.
+#[inline(always)]
+pub(crate) fn found_hop() -> Option<NextHop> {
+    let search = NEXT_HOP.get_ptr(0)?;
+    // SAFETY: as above.
+    Some(unsafe { (*search).found })
+}
+
+#[inline(always)]
+const fn onward(code: i64) -> Onward {
+    const KNOWN: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+    match code {
+        KNOWN => Onward::Known,
+        NO_NEIGHBOUR => Onward::Unknown,
+        TOO_LONG => Onward::TooLong,
+        _ => Onward::No,
     }
 }
 

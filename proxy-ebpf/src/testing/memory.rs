@@ -1,7 +1,8 @@
 //! The library's two traits in memory, and the fixture runner of the host.
 
 use crate::checksum;
-use crate::kernel::{Kernel, NotInserted, Route, Services, Way};
+use crate::kernel::{Hop, Kernel, NextHop, NotInserted, Onward, Route, Services, Way};
+use crate::lane::Lane;
 use crate::open::Plan;
 use crate::packet::{Hooked, Packet, Part, Redirect, Zero};
 use crate::testing::{Fixture, Step, World};
@@ -11,6 +12,7 @@ use proxy_common::{
     AddrV4, AddrV6, Backend, BackendRef, Device, Flow, FragmentKey, FragmentPorts, Frontend,
     FrontendKey, Hook, Mac, NodeConfig, Port, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// A packet in memory of which, as in a socket buffer, not all can be read at first.
@@ -95,6 +97,10 @@ impl Hooked for MemoryPacket {
 
     fn device(&self) -> u32 {
         DEVICE
+    }
+
+    fn is_for_device(&self) -> bool {
+        self.load(0) == Some(Mac::default())
     }
 
     fn sender(&self) -> Option<u16> {
@@ -255,6 +261,7 @@ macro_rules! kernel_in_memory {
                     is_host: true,
                     displaces: true,
                     device: 7,
+                    lane: Lane::Across,
                 };
                 Some(work(self, &mut plan))
             }
@@ -270,6 +277,18 @@ macro_rules! kernel_in_memory {
                     device: 0,
                     src: Zeroable::zeroed(),
                 }
+            }
+
+            fn find_hop(&self, (_, dst): (&$addr, &$addr), _device: u32, _length: u32) -> Hop {
+                let found = self.$tables.hops.get(dst);
+                self.next_hop.set(found.map(|(_, next)| *next));
+                let onward = found.map_or(Onward::No, |(onward, _)| *onward);
+                let device = found.map_or(0, |(_, next)| next.device);
+                Hop { onward, device }
+            }
+
+            fn found_hop(&self) -> Option<NextHop> {
+                self.next_hop.get()
             }
 
             fn has_socket(&self, _tuple: &Tuple<$addr>) -> bool {
@@ -302,7 +321,7 @@ fn put<A: Ord + Copy>(
 }
 
 /// Marsaglia's generator: the same numbers in every run.
-fn xorshift(state: &std::cell::Cell<u32>) -> u32 {
+fn xorshift(state: &Cell<u32>) -> u32 {
     let mut word = state.get();
     word ^= word << 13;
     word ^= word >> 17;

@@ -1,5 +1,6 @@
 //! The maps in memory, and the steps that a fixture takes through them.
 
+use crate::kernel::{NextHop, Onward};
 use crate::testing::PacketBuilder;
 use crate::{DropReason, Fate, Verdict};
 use proxy_common::{
@@ -29,6 +30,8 @@ pub struct FamilyTables<A: Ord> {
     pub fragments: BTreeMap<FragmentKey<A>, FragmentPorts>,
     /// `REFUSALS`.
     pub refusals: BTreeMap<A, Refusals>,
+    /// Next hops, by destination; in the kernel's test run there are none.
+    pub hops: BTreeMap<A, (Onward, NextHop)>,
 }
 
 impl<A: Ord> FamilyTables<A> {
@@ -40,6 +43,7 @@ impl<A: Ord> FamilyTables<A> {
             half_open: BTreeMap::new(),
             fragments: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            hops: BTreeMap::new(),
         }
     }
 
@@ -82,6 +86,7 @@ pub struct World {
     /// The time.
     pub now: Ticks,
     pub(super) entropy: Cell<u32>,
+    pub(super) next_hop: Cell<Option<NextHop>>,
 }
 
 impl Default for World {
@@ -117,6 +122,7 @@ impl Default for World {
             flow_capacity: 1 << 16,
             now: Ticks::new(1000),
             entropy: Cell::new(1),
+            next_hop: Cell::new(None),
         }
     }
 }

@@ -172,7 +172,11 @@ fn render_devices(text: &mut String, devices: &[DeviceReport]) -> std::fmt::Resu
 /// Addresses below each other: those of IPv6 are long.
 fn device_rows(device: &DeviceReport) -> Vec<[String; 3]> {
     let attached = device.attached.map_or("-".to_owned(), |method| {
-        format!("{} ingress, egress", format!("{method:?}").to_lowercase())
+        let lane = if device.is_fast { ", fast lane" } else { "" };
+        format!(
+            "{} ingress, egress{lane}",
+            format!("{method:?}").to_lowercase()
+        )
     });
     let mut details: Vec<String> = match &device.why_not {
         Some(why_not) => vec![why_not.clone()],

@@ -76,6 +76,8 @@ pub struct DeviceReport {
     pub why_not: Option<String>,
     /// The addresses that mask flows which leave by it, if routing does not say others.
     pub sources: Vec<IpAddr>,
+    /// Whether it belongs to the fast lane.
+    pub is_fast: bool,
 }
 
 impl Attacher {
@@ -162,6 +164,7 @@ impl Attacher {
             attached: why_not.is_none().then_some(self.method),
             why_not,
             sources: self.rows.sources(device.index),
+            is_fast: device.traits.is_fast,
         }
     }
 

@@ -1,8 +1,11 @@
 //! The node's devices and their addresses, followed through rtnetlink.
 
 mod address;
+mod fast_lane;
 mod inventory;
 mod link;
+
+pub use fast_lane::FastLane;
 
 use crate::datapath::hook::Device;
 use anyhow::{Context as _, Result};
@@ -49,6 +52,7 @@ const GROUPS: [MulticastGroup; 3] = [
 pub async fn follow(
     events: mpsc::Sender<DeviceEvent>,
     addresses: watch::Sender<LocalAddresses>,
+    fast_lane: FastLane,
 ) -> Result<()> {
     let (connection, handle, mut messages) =
         rtnetlink::new_multicast_connection(&GROUPS).context("opening rtnetlink")?;
@@ -66,7 +70,7 @@ pub async fn follow(
         let news = match news {
             Some(news) => news,
             None => {
-                inventory = list(&handle).await?;
+                inventory = list(&handle, fast_lane.clone()).await?;
                 vec![DeviceEvent::All(inventory.devices())]
             }
         };
@@ -120,15 +124,15 @@ pub async fn local_addresses() -> Result<LocalAddresses> {
 async fn take_stock() -> Result<Inventory> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
     let connection = tokio::spawn(connection);
-    let inventory = list(&handle).await;
+    let inventory = list(&handle, FastLane::default()).await;
     connection.abort();
     inventory
 }
 
-async fn list(handle: &Handle) -> Result<Inventory> {
+async fn list(handle: &Handle, fast_lane: FastLane) -> Result<Inventory> {
     let links = handle.link().get().execute().try_collect();
     let links: Vec<LinkMessage> = links.await.context("listing devices")?;
     let addresses = handle.address().get().execute().try_collect();
     let addresses: Vec<AddressMessage> = addresses.await.context("listing addresses")?;
-    Ok(Inventory::new(&links, &addresses))
+    Ok(Inventory::new(&links, &addresses, fast_lane))
 }

@@ -78,6 +78,12 @@ pub struct Traits {
     pub v4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub v6: Option<Ipv6Addr>,
+    /// The longest packet that it takes.
+    pub mtu: u32,
+    /// Whether its other end is in another network namespace, and packets can be handed over to it.
+    pub is_peered: bool,
+    /// Whether it belongs to the fast lane.
+    pub is_fast: bool,
 }
 
 /// The bridge of a port.

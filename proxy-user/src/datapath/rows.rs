@@ -6,7 +6,9 @@ use crate::datapath::kernel::open;
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, MapData, MapError};
-use proxy_common::{AddrV4, AddrV6, Address as _, Device as DeviceRow, Mac};
+use proxy_common::{
+    AddrV4, AddrV6, Address as _, Device as DeviceRow, DeviceTrait, DeviceTraits, Mac,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -80,7 +82,11 @@ fn row(device: &Device) -> DeviceRow {
         mac: traits.mac.map(Mac::new).unwrap_or_default(),
         bridge: bridge.map(|it| Mac::new(it.mac)).unwrap_or_default(),
         routed_as: bridge.map_or(device.index, |it| it.index),
-        bare: is_bare.into(),
+        mtu: traits.mtu,
+        traits: DeviceTraits::default()
+            .with(DeviceTrait::Bare, is_bare)
+            .with(DeviceTrait::Fast, traits.is_fast)
+            .with(DeviceTrait::Peered, traits.is_peered),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::stage::PROTOCOLS;
 use std::net::IpAddr;
-use xtask::cluster::{Masquerade, Node, NodeLink, Protocol, Shape, Uplink};
+use xtask::cluster::{Masquerade, Node, NodeLink, PodLink, Protocol, Shape, Uplink};
 
 /// Who dials what. Always through the first node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,30 @@ impl Cell {
     /// Whom the backend must see.
     pub(crate) fn source(self, shape: Shape) -> Source {
         source(shape, self.way, self.place, self.is_v6)
+    }
+}
+
+impl Cell {
+    /// Whether its packets can pass the first node's stack by.
+    pub(crate) fn may_be_fast(self, shape: Shape) -> bool {
+        let leaves = match self.place {
+            // To this node itself.
+            Place::Host => false,
+            // Unless it is masked, the CNI plugin would do so.
+            Place::RemoteHost => self.way != Way::ClusterIp,
+            // On one bridge client and backend see each other.
+            Place::Local => self.way == Way::NodePort || shape.pods == PodLink::Routed,
+            Place::Remote | Place::Hairpin => true,
+        };
+        // What comes by an uplink may be longer than a tunnel or its pods take, and the other way round.
+        let has_tunnel = exit(shape, self.is_v6) == Exit::Tunnel;
+        let is_level = match (self.way, self.place) {
+            (Way::ClusterIp | Way::OwnNodePort, Place::RemoteHost) => !has_tunnel,
+            (Way::NodePort, Place::RemoteHost) => true,
+            (Way::NodePort, _) => !has_tunnel,
+            (Way::ClusterIp | Way::OwnNodePort, _) => true,
+        };
+        leaves && is_level
     }
 }
 

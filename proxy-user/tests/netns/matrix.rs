@@ -26,7 +26,7 @@ macro_rules! matrix {
     };
 }
 
-const PLAIN: Shape = Shape {
+pub(crate) const PLAIN: Shape = Shape {
     pods: PodLink::Routed,
     nodes: NodeLink::Routes,
     uplink: Uplink::Plain,
@@ -35,7 +35,7 @@ const PLAIN: Shape = Shape {
     offloads: Offloads::Kept,
 };
 
-const BRIDGE: Shape = Shape {
+pub(crate) const BRIDGE: Shape = Shape {
     pods: PodLink::Bridge,
     ..PLAIN
 };
@@ -45,7 +45,7 @@ const FILTERED: Shape = Shape {
     ..PLAIN
 };
 
-const FLANNEL: Shape = Shape {
+pub(crate) const FLANNEL: Shape = Shape {
     nodes: NodeLink::Vxlan,
     masquerade: Masquerade::Both,
     ..FILTERED

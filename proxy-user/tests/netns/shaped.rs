@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::cells::{Cell, PLACES, Place, Source, Way, cells};
-use crate::stage::{FLOWS, PATIENCE, START, TARGET, binary};
+use crate::stage::{FLOWS, PATIENCE, START, TARGET, ask, binary};
 use std::net::{IpAddr, SocketAddr};
 use xtask::cluster::{Agent, Cluster, Node, Pod, Protocol, Service, ServicePort, Shape, Tracked};
 use xtask::traffic::{Answer, Server, pattern, tcp_transfer, udp_open};
@@ -17,6 +17,7 @@ const LARGEST: usize = 1300;
 /// Two nodes with agents. What is asked goes through the first.
 pub(crate) struct Shaped {
     pub(crate) shape: Shape,
+    lane: Lane,
     pub(crate) shell: Pod,
     _agents: Vec<Agent>,
     backends: Vec<Pod>,
@@ -24,8 +25,21 @@ pub(crate) struct Shaped {
     pub(crate) cluster: Cluster,
 }
 
+/// Which way packets are to go through nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Through their stacks.
+    Stack,
+    /// Past them, wherever that can be.
+    Fast,
+}
+
 impl Shaped {
     pub(crate) fn new(shape: Shape) -> Self {
+        Self::by(Lane::Stack, shape)
+    }
+
+    pub(crate) fn by(lane: Lane, shape: Shape) -> Self {
         let mut cluster = Cluster::shaped(2, shape).expect("the cluster can be laid out");
         let shell = cluster.add_pod(1, "shell").unwrap();
         let backends = PLACES.map(|place| backend(&mut cluster, place)).to_vec();
@@ -39,7 +53,11 @@ impl Shaped {
         }
         cluster.nodes().iter().for_each(watch);
         let agents = cluster.nodes().iter().map(|node| {
-            let agent = node.start_agent(&binary(), &FLOWS);
+            let lane: &[&str] = match lane {
+                Lane::Stack => &[],
+                Lane::Fast => &["--fast-lane", "*"],
+            };
+            let agent = node.start_agent(&binary(), &[&FLOWS, lane].concat());
             agent.expect("the agent starts")
         });
         let mut agents: Vec<Agent> = agents.collect();
@@ -49,6 +67,7 @@ impl Shaped {
         }
         Self {
             shape,
+            lane,
             shell,
             _agents: agents,
             backends,
@@ -103,6 +122,10 @@ impl Shaped {
     fn expect_cell(&self, cell: Cell) -> Result<(), String> {
         let client = self.client(cell.way, cell.place);
         let to = self.frontend(cell.way, cell.place, cell.is_v6);
+        if self.lane == Lane::Fast {
+            // Neighbours are known then.
+            ask(client, cell.protocol, to, PATIENCE).map_err(|error| error.to_string())?;
+        }
         let earlier = [1, 2].map(|number| self.cluster.node(number).tracked().unwrap());
         let answer = transfer(client, cell.protocol, to).map_err(|error| error.to_string())?;
         let server = self.backend(cell.place);
@@ -148,7 +171,12 @@ impl Shaped {
             reply: (backend, to),
             is_answered: true,
         };
-        expect_entry(self.cluster.node(1), wanted(client, answered), &earlier[0])?;
+        let here = self.cluster.node(1);
+        if self.lane == Lane::Fast && cell.may_be_fast(self.shape) {
+            expect_no_entry(here, cell.protocol, client, &earlier[0])?;
+        } else {
+            expect_entry(here, wanted(client, answered), &earlier[0])?;
+        }
         match cell.place {
             Place::Local | Place::Host | Place::Hairpin => Ok(()),
             Place::Remote | Place::RemoteHost => {
@@ -220,6 +248,22 @@ fn expect_entry(node: &Node, wanted: Tracked, earlier: &[Tracked]) -> Result<(),
             "{} tracks {entries:?}, not {wanted:?}",
             node.name()
         )),
+    }
+}
+
+/// Nothing of what a client's port has led to since `earlier` has been seen.
+fn expect_no_entry(
+    node: &Node,
+    protocol: Protocol,
+    client: SocketAddr,
+    earlier: &[Tracked],
+) -> Result<(), String> {
+    let mut entries = node.tracked().unwrap().into_iter();
+    let seen = entries
+        .find(|it| it.protocol == protocol && it.original.0 == client && !earlier.contains(it));
+    match seen {
+        Some(entry) => Err(format!("{} tracks {entry:?}", node.name())),
+        None => Ok(()),
     }
 }
 

@@ -34,6 +34,7 @@ const SUITES: [Suite; 3] = [
     Suite {
         program: "netns",
         core: &[
+            "fast_lane::it_carries_pods_on_routed_veths",
             "closing::connected_datagram_sockets_are_closed_when_their_backend_goes_and_no_others",
             "order::a_new_device_with_a_bandwidth_limit_keeps_it",
             "report::check_tells_what_the_kernel_has_and_what_is_used_instead",
@@ -95,7 +96,11 @@ const WITHOUT_APPLICATIONS: [&str; 3] = [
 ];
 
 /// Tests that need a kind of device which a kernel may lack. Debian's have them all.
-const NEEDS: [(&str, &str); 4] = [
+const NEEDS: [(&str, &str); 8] = [
+    ("fast_lane::it_carries_on_a_bond", "bond"),
+    ("fast_lane::it_carries_on_a_vlan", "vlan"),
+    ("fast_lane::it_carries_over_ipip", "ipip"),
+    ("fast_lane::it_carries_over_wireguard", "wireguard"),
     ("matrix::services_work_on_a_bond", "bond"),
     ("matrix::services_work_on_a_vlan", "vlan"),
     ("matrix::services_work_over_ipip", "ipip"),
@@ -103,9 +108,10 @@ const NEEDS: [(&str, &str); 4] = [
 ];
 
 /// Tests whose packets go another way before a series of kernels: part of the core there.
-const OTHERWISE_BEFORE: [(&str, (u32, u32)); 1] = [
+const OTHERWISE_BEFORE: [(&str, (u32, u32)); 2] = [
     // What comes out of the tunnel still carries the outer header.
     ("matrix::services_work_over_ipip", (5, 14)),
+    ("fast_lane::it_carries_over_ipip", (5, 14)),
 ];
 
 /// The tests that this machine's kernel can't run, and the kind of device that it lacks.

@@ -1,8 +1,8 @@
 //! All devices, put together from messages about links and addresses.
 
-use super::DeviceEvent;
 use super::address::{Address, by_age, sources};
 use super::link::{Link, is_device};
+use super::{DeviceEvent, FastLane};
 use crate::datapath::hook::{Bridge, Device, Traits};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -16,11 +16,16 @@ pub(super) struct Inventory {
     links: BTreeMap<u32, Link>,
     /// Those of each device by age.
     addresses: BTreeMap<u32, Vec<Address>>,
+    fast_lane: FastLane,
 }
 
 impl Inventory {
     /// From complete lists.
-    pub(super) fn new(links: &[LinkMessage], addresses: &[AddressMessage]) -> Self {
+    pub(super) fn new(
+        links: &[LinkMessage],
+        addresses: &[AddressMessage],
+        fast_lane: FastLane,
+    ) -> Self {
         let links = links.iter().filter_map(Link::of);
         let mut listed: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
         for message in addresses {
@@ -31,6 +36,7 @@ impl Inventory {
         Self {
             links: links.map(|link| (link.index, link)).collect(),
             addresses: addresses.map(|(index, it)| (index, by_age(it))).collect(),
+            fast_lane,
         }
     }
 
@@ -122,8 +128,18 @@ impl Inventory {
                 bridge,
                 v4,
                 v6,
+                mtu: link.mtu,
+                is_peered: link.is_peered,
+                is_fast: self.is_fast(link),
             },
         }
+    }
+
+    /// A port belongs to the fast lane with its bridge, as which routes know it.
+    fn is_fast(&self, link: &Link) -> bool {
+        let bridge = link.bridge.and_then(|index| self.links.get(&index));
+        let names = [Some(link), bridge].into_iter().flatten();
+        names.into_iter().any(|it| self.fast_lane.has(&it.name))
     }
 
     fn mac(&self, index: u32) -> Option<[u8; 6]> {
@@ -161,7 +177,7 @@ mod tests {
             address(2, "192.0.2.1", PERMANENT),
             address(3, "10.244.1.1", PERMANENT),
         ];
-        Inventory::new(&links, &addresses)
+        Inventory::new(&links, &addresses, "br*".parse().unwrap())
     }
 
     #[test]
@@ -171,6 +187,12 @@ mod tests {
         let mac = [2, 0, 0, 0, 0, 3];
         assert_eq!(port.traits.bridge, Some(Bridge { index: 3, mac }));
         assert_eq!(port.traits.v4, Some([10, 244, 1, 1].into()));
+        let is_fast = |name: &str| {
+            let devices = inventory.devices();
+            let device = devices.iter().find(|device| device.name == name);
+            device.unwrap().traits.is_fast
+        };
+        assert!(is_fast("veth") && is_fast("br0") && !is_fast("eth0"));
 
         let same = RouteNetlinkMessage::NewLink(bridge(3, "br0"));
         assert_eq!(present(inventory.take(&same)).len(), 1, "only the bridge");

@@ -15,6 +15,10 @@ pub(super) struct Link {
     pub(super) mac: Option<[u8; 6]>,
     /// The bridge that it is a port of.
     pub(super) bridge: Option<u32>,
+    /// The longest packet that it takes.
+    pub(super) mtu: u32,
+    /// Whether it is one of a pair whose other end is in another network namespace.
+    pub(super) is_peered: bool,
 }
 
 impl Link {
@@ -34,6 +38,8 @@ impl Link {
             suitability,
             mac: mac(message).filter(|_| has_ethernet),
             bridge: controller(message).filter(|_| is_port),
+            mtu: mtu(message),
+            is_peered: is_peered(message),
         })
     }
 }
@@ -84,6 +90,22 @@ fn mac(message: &LinkMessage) -> Option<[u8; 6]> {
         LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
         _ => None,
     })
+}
+
+fn mtu(message: &LinkMessage) -> u32 {
+    let mtu = message.attributes.iter().find_map(|it| match it {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or_default()
+}
+
+/// Of devices whose other end is here the kernel does not tell where it is.
+fn is_peered(message: &LinkMessage) -> bool {
+    let mut infos = infos(message);
+    let is_pair = infos.any(|it| matches!(it, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
+    let mut attributes = message.attributes.iter();
+    is_pair && attributes.any(|it| matches!(it, LinkAttribute::LinkNetNsId(_)))
 }
 
 fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
