@@ -29,6 +29,8 @@ pub(crate) enum Contestant {
     IptablesNft,
     /// Ferrule at devices, packets through the stack.
     Stack,
+    /// Ferrule at devices, packets past the stack.
+    Fast,
     /// Ferrule at sockets.
     Sockets,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Setting {
 }
 
 impl Contestant {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Direct,
         Self::Empty,
         Self::Bystander,
@@ -60,6 +62,7 @@ impl Contestant {
         Self::IptablesLegacy,
         Self::IptablesNft,
         Self::Stack,
+        Self::Fast,
         Self::Sockets,
     ];
 
@@ -72,6 +75,7 @@ impl Contestant {
             Self::IptablesLegacy => "iptables-legacy",
             Self::IptablesNft => "iptables-nft",
             Self::Stack => "Ferrule tc",
+            Self::Fast => "Ferrule fast lane",
             Self::Sockets => "Ferrule sockets",
         }
     }
@@ -85,7 +89,12 @@ impl Contestant {
             Self::Nftables => Some(Writer::Nftables),
             Self::IptablesLegacy => Some(Writer::Legacy),
             Self::IptablesNft => Some(Writer::OverNftables),
-            Self::Direct | Self::Empty | Self::Bystander | Self::Stack | Self::Sockets => None,
+            Self::Direct
+            | Self::Empty
+            | Self::Bystander
+            | Self::Stack
+            | Self::Fast
+            | Self::Sockets => None,
         }
     }
 }
@@ -165,6 +174,7 @@ impl Stage {
                 Machinery::Empty { _programs }
             }
             Contestant::Bystander | Contestant::Stack => self.start(At::Devices, services)?,
+            Contestant::Fast => self.start(At::FastDevices, services)?,
             Contestant::Sockets => {
                 let cgroup = nodes[0].paths().cgroup.clone();
                 let cgroup = anyhow::Context::context(cgroup, "no cgroup v2")?;

@@ -4,7 +4,7 @@ use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
 use proxy_user::datapath::attach::{Attacher, Method};
 use proxy_user::datapath::cgroup;
-use proxy_user::datapath::devices::{self, DeviceEvent};
+use proxy_user::datapath::devices::{self, DeviceEvent, FastLane};
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::kernel::Kernel;
@@ -25,8 +25,20 @@ const MAX_FLOWS: u32 = 262_144;
 pub(crate) enum At {
     /// All devices of the node.
     Devices,
+    /// The same, between which traffic passes the stack by.
+    FastDevices,
     /// The node's cgroup.
     Cgroup,
+}
+
+impl At {
+    fn fast_lane(self) -> FastLane {
+        let devices = match self {
+            Self::FastDevices => "*",
+            Self::Devices | Self::Cgroup => "off",
+        };
+        devices.parse().expect("the flag's value")
+    }
 }
 
 /// Programs that are in force, and what fills their maps.
@@ -58,9 +70,12 @@ impl Ferrule {
                 cgroup::attach(&mut loaded.programs, &pins, &cgroup, false)?;
                 None
             }
-            At::Devices => {
+            At::Devices | At::FastDevices => {
                 let attacher = Attacher::new(loaded.programs, pins, Method::best(&features))?;
-                Some(node.namespace().run(|| attach(attacher))??)
+                Some(
+                    node.namespace()
+                        .run(|| attach(attacher, at.fast_lane()))??,
+                )
             }
         };
         Ok(Self {
@@ -91,13 +106,13 @@ impl Ferrule {
 }
 
 /// On all devices of the thread's network namespace.
-fn attach(mut attacher: Attacher) -> Result<Attacher> {
+fn attach(mut attacher: Attacher, fast_lane: FastLane) -> Result<Attacher> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         attacher
-            .apply(DeviceEvent::All(devices::current().await?))
+            .apply(DeviceEvent::All(devices::current(fast_lane).await?))
             .await;
         let failed = attacher
             .report()

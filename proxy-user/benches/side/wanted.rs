@@ -1,7 +1,7 @@
 //! What is wanted of whom, against whom.
 
 use crate::contestant::Contestant::{
-    Bystander, Direct, Empty, IptablesLegacy, Nftables, Sockets, Stack,
+    Bystander, Direct, Empty, Fast, IptablesLegacy, Nftables, Sockets, Stack,
 };
 use crate::contestant::Environment::{Bare, Tracking};
 use crate::contestant::{Contestant, Environment};
@@ -39,7 +39,7 @@ const fn wanted(
     }
 }
 
-pub(crate) const ALL: [Wanted; 9] = [
+pub(crate) const ALL: [Wanted; 11] = [
     wanted(Sockets, &[Request, Stream], Direct, None, 0.99),
     wanted(Sockets, &[Short], Direct, None, 0.96),
     wanted(Stack, &[Request, Datagram, Stream], Empty, None, 0.98),
@@ -59,6 +59,14 @@ pub(crate) const ALL: [Wanted; 9] = [
         Some(Tracking),
         1.0,
     ),
+    wanted(
+        Fast,
+        &[Request, Short, Datagram],
+        Nftables,
+        Some(Tracking),
+        1.08,
+    ),
+    wanted(Fast, &[Request, Datagram], Direct, Some(Bare), 1.0),
     wanted(Bystander, &Kind::ALL, Empty, None, 0.98),
     Wanted {
         services: [10_000, 10_000],

@@ -109,8 +109,8 @@ fn publish(addresses: &watch::Sender<LocalAddresses>, now: LocalAddresses) {
 ///
 /// # Errors
 /// rtnetlink does not answer.
-pub async fn current() -> Result<Vec<Device>> {
-    Ok(take_stock().await?.devices())
+pub async fn current(fast_lane: FastLane) -> Result<Vec<Device>> {
+    Ok(take_stock(fast_lane).await?.devices())
 }
 
 /// The addresses of all devices of this thread's network namespace.
@@ -118,13 +118,14 @@ pub async fn current() -> Result<Vec<Device>> {
 /// # Errors
 /// rtnetlink does not answer.
 pub async fn local_addresses() -> Result<LocalAddresses> {
-    Ok(take_stock().await?.local_addresses())
+    let inventory = take_stock(FastLane::default()).await?;
+    Ok(inventory.local_addresses())
 }
 
-async fn take_stock() -> Result<Inventory> {
+async fn take_stock(fast_lane: FastLane) -> Result<Inventory> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
     let connection = tokio::spawn(connection);
-    let inventory = list(&handle, FastLane::default()).await;
+    let inventory = list(&handle, fast_lane).await;
     connection.abort();
     inventory
 }
