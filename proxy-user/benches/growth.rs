@@ -3,10 +3,12 @@
 
 #[path = "growth/axis.rs"]
 mod axis;
+#[expect(dead_code, reason = "the rest is for other benchmarks")]
 #[path = "support/contest.rs"]
 mod contest;
 #[path = "support/cpu.rs"]
 mod cpu;
+#[expect(dead_code, reason = "the rest is for other benchmarks")]
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "growth/packets.rs"]
@@ -102,7 +104,7 @@ fn run(bpffs: &Path, axis: Axis, effort: Effort) -> Result<Course> {
     let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); labs.len()];
     for number in 0..effort.rounds {
         for ((point, lab), all) in labs.iter_mut().zip(&mut outcomes) {
-            merge(all, packets::round(lab, *point, effort)?);
+            merge(all, packets::round(lab, axis, *point, effort)?);
         }
         if (number + 1) % 7 == 0 {
             let seconds = start.elapsed().as_secs();
@@ -115,5 +117,5 @@ fn run(bpffs: &Path, axis: Axis, effort: Effort) -> Result<Course> {
         }
     }
     let points: Vec<Point> = labs.into_iter().map(|(point, _)| point).collect();
-    Ok(Course::of(axis, &points, &outcomes))
+    Course::of(axis, &points, &outcomes)
 }

@@ -1,6 +1,6 @@
 //! The packets whose cost may grow.
 
-use super::axis::Point;
+use super::axis::{Axis, Point};
 use super::contest::{self, Effort, Outcome};
 use super::lab::{CALLS, Lab, Program, Proof, Trial};
 use super::services::{FIRST_V4, PORT};
@@ -18,15 +18,33 @@ const FOREIGNERS: u32 = 65_536;
 /// Runs that make rows: the tables have to have room for those of all rounds.
 const NEW: u32 = 250;
 
-/// As they are printed.
-pub(crate) const NAMES: [&str; 6] = [
-    "established, one flow",
-    "established, all flows in turn",
-    "new flow, one service",
-    "new flow, all services in turn",
-    "no service, one address",
-    "no service, many addresses",
-];
+const ONE_FLOW: &str = "established, one flow";
+const ALL_FLOWS: &str = "established, all flows in turn";
+const ONE_SERVICE: &str = "new flow, one service";
+const ALL_SERVICES: &str = "new flow, all services in turn";
+const ONE_ADDRESS: &str = "no service, one address";
+const MANY_ADDRESSES: &str = "no service, many addresses";
+
+/// What is measured along an axis: flows take turns where there are many, and services too.
+pub(crate) const fn names(axis: Axis) -> &'static [&'static str] {
+    match axis {
+        Axis::Services => &[
+            ONE_FLOW,
+            ONE_SERVICE,
+            ALL_SERVICES,
+            ONE_ADDRESS,
+            MANY_ADDRESSES,
+        ],
+        Axis::Endpoints => &[ONE_FLOW, ONE_SERVICE, ONE_ADDRESS, MANY_ADDRESSES],
+        Axis::Flows => &[
+            ONE_FLOW,
+            ALL_FLOWS,
+            ONE_SERVICE,
+            ONE_ADDRESS,
+            MANY_ADDRESSES,
+        ],
+    }
+}
 
 /// Makes the established flows.
 pub(crate) fn crowd(lab: &mut Lab, point: Point) -> Result<()> {
@@ -41,34 +59,47 @@ pub(crate) fn crowd(lab: &mut Lab, point: Point) -> Result<()> {
 }
 
 /// Measures each kind of packet once.
-pub(crate) fn round(lab: &mut Lab, point: Point, effort: Effort) -> Result<Vec<Outcome>> {
+pub(crate) fn round(
+    lab: &mut Lab,
+    axis: Axis,
+    point: Point,
+    effort: Effort,
+) -> Result<Vec<Outcome>> {
     let few = Effort {
         repeat: NEW,
         ..effort
     };
-    let known = |flows| (("recur_v4", established(), Verdict::Established), flows);
-    let new = |services| (("vary_v4", syn(), Verdict::Created), services);
-    let foreign = |spread| (("vary_v4", foreign(), Verdict::NotService), spread);
-    let kinds = [
-        (known(1), effort),
-        (known(point.flows), effort),
-        (new(1), few),
-        (new(point.size.services), few),
-        (foreign(1), effort),
-        (foreign(FOREIGNERS), effort),
-    ];
     let mut outcomes = Vec::new();
-    for (name, (((harness, packet, verdict), spread), effort)) in NAMES.into_iter().zip(kinds) {
-        let proof = Proof::Counted(Counter::Passed(verdict));
-        let product = Program::Product(harness, Hook::Ingress);
-        let empty = Program::Bench(harness, "empty");
-        let trials = [
-            ("harness", trial(empty, &packet, spread, Proof::Returned)),
-            (name, trial(product, &packet, spread, proof)),
-        ];
-        outcomes.extend(contest::round(lab, &trials, effort)?);
+    for &name in names(axis) {
+        let effort = match name {
+            ONE_SERVICE | ALL_SERVICES => few,
+            _ => effort,
+        };
+        outcomes.extend(contest::round(lab, &trials(name, point), effort)?);
     }
     Ok(outcomes)
+}
+
+/// The harness, and a kind of packet.
+fn trials(name: &'static str, point: Point) -> [(&'static str, Trial); 2] {
+    let (harness, packet, verdict) = match name {
+        ONE_FLOW | ALL_FLOWS => ("recur_v4", established(), Verdict::Established),
+        ONE_SERVICE | ALL_SERVICES => ("vary_v4", syn(), Verdict::Created),
+        _ => ("vary_v4", foreign(), Verdict::NotService),
+    };
+    let spread = match name {
+        ALL_FLOWS => point.flows,
+        ALL_SERVICES => point.size.services,
+        MANY_ADDRESSES => FOREIGNERS,
+        _ => 1,
+    };
+    let proof = Proof::Counted(Counter::Passed(verdict));
+    let product = Program::Product(harness, Hook::Ingress);
+    let empty = Program::Bench(harness, "empty");
+    [
+        ("harness", trial(empty, &packet, spread, Proof::Returned)),
+        (name, trial(product, &packet, spread, proof)),
+    ]
 }
 
 fn frontend() -> String {

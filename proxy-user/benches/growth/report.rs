@@ -1,8 +1,8 @@
 //! Tables and figures of what was measured.
 
 use super::axis::{Axis, Point};
-use super::contest::{Outcome, ratio};
-use super::packets::NAMES;
+use super::contest::{Outcome, ratio, samples};
+use super::packets::names;
 use super::stats::Samples;
 use anyhow::Result;
 use serde::Serialize;
@@ -43,24 +43,22 @@ pub(crate) struct Results {
 }
 
 impl Course {
-    pub(crate) fn of(axis: Axis, points: &[Point], outcomes: &[Vec<Outcome>]) -> Self {
-        let samples = |outcomes: &[Outcome], name: &str| {
-            let found = outcomes.iter().find(|outcome| outcome.name == name);
-            found.map_or_else(Samples::default, |outcome| outcome.net.clone())
-        };
-        let line = |name: &str| {
-            let all: Vec<Samples> = outcomes.iter().map(|it| samples(it, name)).collect();
+    /// Of what was measured at these numbers.
+    pub(crate) fn of(axis: Axis, points: &[Point], outcomes: &[Vec<Outcome>]) -> Result<Self> {
+        let line = |name: &&str| {
+            let all = outcomes.iter().map(|it| samples(it, name));
+            let all = all.collect::<Result<Vec<_>>>()?;
             let costs = points.iter().zip(&all);
-            let costs = costs.map(|(point, samples)| cost(point.at, samples, &all[0]));
-            Line {
-                name: name.into(),
+            let costs = costs.map(|(point, samples)| cost(point.at, samples, all[0]));
+            Ok(Line {
+                name: (*name).into(),
                 costs: costs.collect(),
-            }
+            })
         };
-        Self {
+        Ok(Self {
             axis,
-            lines: NAMES.into_iter().map(line).collect(),
-        }
+            lines: names(axis).iter().map(line).collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -87,7 +85,8 @@ impl Results {
 
 /// Nanoseconds, and in brackets how many times those at the first number.
 pub(crate) fn markdown(course: &Course) -> String {
-    let mut text = format!("| ns a packet, by number of {:6}", course.axis.name());
+    let heading = format!("ns a packet, by {}", course.axis.name());
+    let mut text = format!("| {heading:32}");
     let costs = course.lines.first().map_or(&[][..], |line| &line.costs);
     for cost in costs {
         let _ = write!(text, "| {:13}", grouped(cost.at));

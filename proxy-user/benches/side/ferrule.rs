@@ -1,5 +1,6 @@
 //! The product in this process: its maps filled by the agent's own code, its programs on a node's devices or cgroup.
 
+use crate::memory;
 use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
 use proxy_user::datapath::attach::{Attacher, Method};
@@ -32,6 +33,7 @@ pub(crate) enum At {
 /// Programs that are in force, and what fills their maps.
 pub(crate) struct Ferrule {
     sync: Sync<Kernel>,
+    pins: Pins,
     _attacher: Option<Attacher>,
 }
 
@@ -59,12 +61,14 @@ impl Ferrule {
                 None
             }
             At::Devices => {
-                let attacher = Attacher::new(loaded.programs, pins, Method::best(&features))?;
+                let attacher =
+                    Attacher::new(loaded.programs, pins.clone(), Method::best(&features))?;
                 Some(node.namespace().run(|| attach(attacher))??)
             }
         };
         Ok(Self {
             sync,
+            pins,
             _attacher: attacher,
         })
     }
@@ -87,6 +91,11 @@ impl Ferrule {
         let time = start.elapsed();
         ensure!(!self.sync.needs_retry(), "not all could be written");
         Ok(time)
+    }
+
+    /// Bytes of its maps.
+    pub(crate) fn maps(&self) -> Result<u64> {
+        memory::of_maps(&self.pins)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tables of what was measured.
 
 use crate::contestant::{Contestant, Environment, Setting};
+use crate::costs;
 use crate::load::Kind;
 use crate::results::{Heat, Results};
 use crate::wanted::{ALL, Wanted};
@@ -12,9 +13,10 @@ pub(crate) fn markdown(results: &Results) -> String {
     for heat in &results.heats {
         let _ = writeln!(
             text,
-            "## {}\n\n{}\n{}",
+            "## {}\n\n{}\n{}\n{}",
             title(heat.setting),
             rates(heat),
+            costs::table(heat),
             verdicts(heat)
         );
     }
@@ -65,7 +67,7 @@ fn rates(heat: &Heat) -> String {
         let seconds = seconds.map_or(String::new(), |it| format!("{it:.3} s"));
         let _ = writeln!(text, "| {seconds:11} |");
     }
-    text + &latencies(heat)
+    text
 }
 
 fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
@@ -75,18 +77,6 @@ fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
     let share = heat.ratio([contestant, Contestant::Direct], kind);
     let share = share.map_or(String::new(), |it| format!(" ({:.3})", it.median));
     format!("{:.0}{share}", rate.median)
-}
-
-/// Microseconds of a first datagram there and back.
-fn latencies(heat: &Heat) -> String {
-    let mut words = Vec::new();
-    for (contestant, outcome) in &heat.outcomes {
-        if let Some([p50, p99]) = outcome.times.get(&Kind::FirstDatagram) {
-            words.push(format!("{} {p50:.1} / {p99:.1}", contestant.name()));
-        }
-    }
-    let all = words.join(", ");
-    format!("\nFirst datagram there and back, microseconds, p50 / p99: {all}.\n")
 }
 
 /// What was wanted, and what came of it.
