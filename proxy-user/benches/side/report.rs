@@ -2,6 +2,7 @@
 
 use crate::contestant::{Contestant, Environment, Setting};
 use crate::costs;
+use crate::estimate::Estimate;
 use crate::load::Kind;
 use crate::results::{Heat, Results};
 use crate::wanted::{ALL, Wanted};
@@ -82,8 +83,9 @@ fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
 /// What was wanted, and what came of it.
 fn verdicts(heat: &Heat) -> String {
     let setting = heat.setting;
-    let mut text =
-        String::from("| figure | against | wanted | found (95 %) | |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| figure | against | wanted | found (95 %) | | by CPU time (95 %) | |\n|---|---|---|---|---|---|---|\n",
+    );
     let wanted = ALL.iter();
     let wanted = wanted.filter(|it| it.applies(setting.environment, setting.services));
     for (wanted, kind) in wanted.flat_map(|it| it.kinds.iter().map(move |kind| (it, *kind))) {
@@ -93,21 +95,28 @@ fn verdicts(heat: &Heat) -> String {
 }
 
 fn verdict(heat: &Heat, wanted: &Wanted, kind: Kind) -> Option<String> {
-    let found = heat.ratio([wanted.of, wanted.against], kind)?;
-    let word = match () {
-        () if found.low >= wanted.at_least => "ok",
-        () if found.high < wanted.at_least => "missed",
-        () if found.median >= wanted.at_least => "ok, unresolved",
-        () => "missed, unresolved",
-    };
+    let pair = [wanted.of, wanted.against];
+    let found = judged(heat.ratio(pair, kind)?, wanted.at_least);
+    let by_cpu = heat.cpu_ratio(pair, kind);
+    let by_cpu = by_cpu.map_or("| |".to_owned(), |it| judged(it, wanted.at_least));
     Some(format!(
-        "| {}: {} | {} | >= {:.2} | {:.3} ({:.3}-{:.3}) | {word} |\n",
+        "| {}: {} | {} | >= {:.2} {found} {}\n",
         wanted.of.name(),
         kind.name(),
         wanted.against.name(),
         wanted.at_least,
-        found.median,
-        found.low,
-        found.high
+        by_cpu.trim_start_matches("| "),
     ))
+}
+
+/// What was found, and what that means.
+fn judged(found: Estimate, at_least: f64) -> String {
+    let word = match () {
+        () if found.low >= at_least => "ok",
+        () if found.high < at_least => "missed",
+        () if found.median >= at_least => "ok, unresolved",
+        () => "missed, unresolved",
+    };
+    let Estimate { median, low, high } = found;
+    format!("| {median:.3} ({low:.3}-{high:.3}) | {word} |")
 }

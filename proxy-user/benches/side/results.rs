@@ -54,6 +54,14 @@ impl Heat {
         Estimate::of(pairs.map(|(of, against)| of / against).collect())
     }
 
+    /// How much less CPU time one takes than another, round by round: what the rates would be without others on the
+    /// CPU.
+    pub(crate) fn cpu_ratio(&self, [of, against]: [Contestant; 2], kind: Kind) -> Option<Estimate> {
+        let times = |contestant| self.outcomes.get(&contestant)?.cpu.get(&kind);
+        let pairs = times(of)?.iter().zip(times(against)?);
+        Estimate::of(pairs.map(|(of, against)| against / of).collect())
+    }
+
     pub(crate) fn rate(&self, contestant: Contestant, kind: Kind) -> Option<Estimate> {
         Estimate::of(self.outcomes.get(&contestant)?.rates.get(&kind)?.clone())
     }
