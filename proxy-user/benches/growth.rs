@@ -69,7 +69,7 @@ fn main() -> Result<()> {
     };
     println!(
         "Packets of IPv4 against services, endpoints and flows: about {} s, and 2 GB of memory at most;\nresults in {}",
-        if options.quick { 30 } else { 50 },
+        if options.quick { 20 } else { 30 },
         folder.display()
     );
     let mut results = Results::default();

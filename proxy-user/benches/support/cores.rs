@@ -17,7 +17,7 @@ const CPUS: [usize; 2] = [0, 1];
 const PORTS: [u16; 2] = [20_000, 30_000];
 const HARNESS: &str = "replay_v4";
 /// Calls have to be long beside what it takes two threads to begin.
-const REPEAT_TIMES: u32 = 10;
+const REPEAT_TIMES: u32 = 4;
 /// What the two may cost, of what one costs.
 const WANTED: f64 = 1.05;
 const ESTABLISHED: Counter = Counter::Passed(Verdict::Established);
