@@ -27,8 +27,15 @@ pub(crate) struct Point {
 
 /// Services where their number does not matter.
 const FEW: u32 = 10;
-/// Room for a million flows of two rows each.
-const HUGE: u32 = 2_200_000;
+/// Rows of tables that have room for so many flows, of two rows each, and some more.
+const fn room(flows: u32) -> u32 {
+    let wanted = flows * 2 + flows / 5;
+    if wanted > MAX_FLOWS {
+        wanted
+    } else {
+        MAX_FLOWS
+    }
+}
 
 impl Axis {
     pub(crate) const ALL: [Self; 3] = [Self::Services, Self::Endpoints, Self::Flows];
@@ -66,11 +73,7 @@ impl Axis {
                 let point = |flows| Point {
                     at: flows,
                     size: Size {
-                        max_flows: if flows * 2 > MAX_FLOWS {
-                            HUGE
-                        } else {
-                            MAX_FLOWS
-                        },
+                        max_flows: room(flows),
                         ..Size::of(FEW)
                     },
                     flows,

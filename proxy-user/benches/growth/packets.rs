@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Point};
 use super::contest::{self, Effort, Outcome};
-use super::lab::{CALLS, Lab, Program, Proof, Trial};
+use super::lab::{CALLS, Lab, MAX_FLOWS, Program, Proof, Trial};
 use super::services::{FIRST_V4, PORT};
 use anyhow::Result;
 use proxy_common::{Counter, Verdict};
@@ -15,8 +15,10 @@ const CLIENT: &str = "10.244.64.0:0";
 /// No service; the harness counts up from here.
 const FOREIGN: &str = "10.250.0.0:443";
 const FOREIGNERS: u32 = 65_536;
-/// Runs that make rows: the tables have to have room for those of all rounds.
-const NEW: u32 = 250;
+/// Runs that make rows, two each: half of a table of half-open flows has room for those of all rounds, of two kinds.
+const fn few(rounds: u32) -> u32 {
+    MAX_FLOWS / 2 / 2 / 2 / (2 * CALLS * rounds)
+}
 
 const ONE_FLOW: &str = "established, one flow";
 const ALL_FLOWS: &str = "established, all flows in turn";
@@ -66,7 +68,7 @@ pub(crate) fn round(
     effort: Effort,
 ) -> Result<Vec<Outcome>> {
     let few = Effort {
-        repeat: NEW,
+        repeat: few(effort.rounds),
         ..effort
     };
     let mut outcomes = Vec::new();

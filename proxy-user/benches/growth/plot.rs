@@ -15,7 +15,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(130, 200, 150),
 ];
 /// Nanoseconds, on a scale of powers.
-const RANGE: [f64; 2] = [10.0, 10_000.0];
+const RANGE: [f64; 2] = [5.0, 20_000.0];
 
 /// One for each axis.
 pub(crate) fn draw(results: &Results, folder: &Path) -> Result<()> {
