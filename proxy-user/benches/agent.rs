@@ -7,6 +7,8 @@ mod frames;
 mod links;
 #[path = "support/manifest.rs"]
 mod manifest;
+#[path = "support/resident.rs"]
+mod resident;
 #[path = "support/stats.rs"]
 mod stats;
 #[path = "support/veth.rs"]
@@ -61,6 +63,7 @@ fn main() -> Result<()> {
     agent.wait_synced(Duration::from_secs(60))?;
     let manifest = manifest::measure(&cluster, runs)?;
     let devices = veth::measure(&cluster, runs)?;
+    let [all, own] = resident::of_child("ferrule")?.map(|kilobytes| kilobytes as f64 / 1e3);
     agent.stop()?;
 
     println!(
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
         options.services, options.attach
     );
     report(&manifest, &devices);
+    println!("\nThe agent has {all:.1} MB in memory, {own:.1} MB of them its own.");
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "support/contest.rs"]
 mod contest;
+#[path = "support/cores.rs"]
+mod cores;
 #[path = "support/cpu.rs"]
 mod cpu;
 #[path = "support/decisions.rs"]
@@ -11,6 +13,8 @@ mod decisions;
 mod journeys;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/ladder.rs"]
+mod ladder;
 #[path = "support/packets.rs"]
 mod packets;
 #[path = "support/place.rs"]
@@ -45,6 +49,10 @@ struct Options {
 enum Part {
     /// The product's programs and their yardstick.
     Journeys,
+    /// An established packet, step by step.
+    Ladder,
+    /// Established packets on one CPU, and on two at once.
+    Cores,
     /// Ways to build them, compared.
     Decisions,
 }
@@ -52,6 +60,7 @@ enum Part {
 fn main() -> Result<()> {
     let options = Options::parse();
     let bpffs = place::private_bpffs()?;
+    let cpus = std::thread::available_parallelism()?.get();
     cpu::stay_on_one_cpu()?;
     let effort = if options.quick {
         Effort {
@@ -64,10 +73,18 @@ fn main() -> Result<()> {
             repeat: 10_000,
         }
     };
-    if options.only != Some(Part::Decisions) {
+    let is_wanted = |part| options.only.is_none_or(|only| only == part);
+    if is_wanted(Part::Journeys) {
         journeys::run(&bpffs, effort)?;
     }
-    if options.only != Some(Part::Journeys) {
+    if is_wanted(Part::Ladder) {
+        ladder::run(&bpffs, effort)?;
+    }
+    if is_wanted(Part::Cores) {
+        cores::run(&bpffs, effort, cpus)?;
+        cpu::stay_on_one_cpu()?;
+    }
+    if is_wanted(Part::Decisions) {
         decisions::run(&bpffs, effort)?;
     }
     Ok(())

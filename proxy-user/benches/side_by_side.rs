@@ -1,8 +1,12 @@
 //! Side by side: the same load by way of Ferrule, of kube-proxy's rules, and of nothing at all. See
 //! docs/performance.md.
 
+#[path = "side/clock.rs"]
+mod clock;
 #[path = "side/contestant.rs"]
 mod contestant;
+#[path = "side/costs.rs"]
+mod costs;
 #[path = "support/cpu.rs"]
 mod cpu;
 #[path = "side/empty.rs"]
@@ -13,6 +17,8 @@ mod estimate;
 mod ferrule;
 #[path = "side/load.rs"]
 mod load;
+#[path = "side/memory.rs"]
+mod memory;
 #[path = "side/netfilter.rs"]
 mod netfilter;
 #[path = "side/plot.rs"]
@@ -174,6 +180,7 @@ impl Options {
             match Stage::new(contestant, setting, limit) {
                 Ok(stage) => {
                     outcome.programming = stage.programming;
+                    outcome.maps = stage.maps;
                     stages.push(stage);
                 }
                 // There is nothing to compare the others with.
@@ -218,8 +225,10 @@ fn measure(stage: &Stage, outcome: &mut Outcome) -> Result<()> {
         let sample = stage.client().namespace().run(work)?;
         let sample = sample.with_context(|| kind.name())?;
         outcome.rates.entry(kind).or_default().push(sample.rate);
+        outcome.cpu.entry(kind).or_default().push(sample.cpu);
+        outcome.spent.add(sample.spent);
         if let Some(times) = sample.times {
-            outcome.times.insert(kind, times);
+            outcome.latencies.entry(kind).or_default().push(times);
         }
     }
     Ok(())

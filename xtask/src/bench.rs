@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
   cargo xtask bench
   cargo xtask bench side-by-side -- --quick
   cargo xtask bench packet
+  cargo xtask bench growth -- --quick
   cargo xtask bench agent -- --services 1000
   cargo xtask bench sockets -- --quick")]
 pub struct Options {
@@ -29,6 +30,8 @@ pub enum Subject {
     SideBySide,
     /// Nanoseconds that the programs take for a packet.
     Packet,
+    /// The same against the number of services, endpoints and flows.
+    Growth,
     /// Time from a change of objects to the maps.
     Agent,
     /// What the programs at cgroups cost an application.
@@ -42,11 +45,12 @@ pub enum Subject {
 pub fn run(options: &Options) -> Result<()> {
     match options.subject {
         Subject::SideBySide => setup::ready_to_compare()?,
-        Subject::Packet | Subject::Agent | Subject::Sockets => setup::ready()?,
+        Subject::Packet | Subject::Growth | Subject::Agent | Subject::Sockets => setup::ready()?,
     }
     let name = match options.subject {
         Subject::SideBySide => "side_by_side",
         Subject::Packet => "packet",
+        Subject::Growth => "growth",
         Subject::Agent => "agent",
         Subject::Sockets => "sockets",
     };

@@ -2,9 +2,10 @@
 //!
 //! BPF_PROG_TEST_RUN runs a program again and again on one packet, as the run before has left it. The
 //! `replay` programs give the packet its headers back and jump to the program under test; the `vary`
-//! programs also make it another client's. The rest is what is compared: `yardstick` does what every
-//! translation must and nothing else, `rewrite`, `look_up` and `choose` are both sides of decisions
-//! that docs/performance.md explains.
+//! programs also make it another client's, and `recur` that of one of the flows that `crowd` has made. The
+//! rest is what is compared: `yardstick` does what every translation must and nothing else, each `step` goes
+//! one further than the one before, `rewrite`, `look_up` and `choose` are both sides of decisions that
+//! docs/performance.md explains.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",

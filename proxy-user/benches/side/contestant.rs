@@ -122,6 +122,8 @@ pub(crate) struct Stage {
     targets: Targets,
     /// Seconds that the last node took to be told of all Services.
     pub(crate) programming: Option<f64>,
+    /// Bytes of the maps on the last node.
+    pub(crate) maps: Option<u64>,
     _machinery: Machinery,
     cluster: Cluster,
 }
@@ -150,6 +152,7 @@ impl Stage {
             client,
             targets: Targets::new(services, contestant.is_direct()),
             programming: None,
+            maps: None,
             _machinery: Machinery::Nothing,
             cluster,
         };
@@ -191,6 +194,7 @@ impl Stage {
             let mut ferrule = Ferrule::start(node, at)?;
             let time = ferrule.program(services, &[services.server])?;
             self.programming = Some(time.as_secs_f64());
+            self.maps = Some(ferrule.maps()?);
             programs.push(ferrule);
         }
         Ok(Machinery::Ferrule {

@@ -1,5 +1,6 @@
 //! The product in this process: its maps filled by the agent's own code, its programs on a node's devices or cgroup.
 
+use crate::memory;
 use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
 use proxy_user::datapath::attach::{Attacher, Method};
@@ -44,6 +45,7 @@ impl At {
 /// Programs that are in force, and what fills their maps.
 pub(crate) struct Ferrule {
     sync: Sync<Kernel>,
+    pins: Pins,
     _attacher: Option<Attacher>,
 }
 
@@ -71,15 +73,15 @@ impl Ferrule {
                 None
             }
             At::Devices | At::FastDevices => {
-                let attacher = Attacher::new(loaded.programs, pins, Method::best(&features))?;
-                Some(
-                    node.namespace()
-                        .run(|| attach(attacher, at.fast_lane()))??,
-                )
+                let method = Method::best(&features);
+                let attacher = Attacher::new(loaded.programs, pins.clone(), method)?;
+                let lane = at.fast_lane();
+                Some(node.namespace().run(|| attach(attacher, lane))??)
             }
         };
         Ok(Self {
             sync,
+            pins,
             _attacher: attacher,
         })
     }
@@ -102,6 +104,11 @@ impl Ferrule {
         let time = start.elapsed();
         ensure!(!self.sync.needs_retry(), "not all could be written");
         Ok(time)
+    }
+
+    /// Bytes of its maps.
+    pub(crate) fn maps(&self) -> Result<u64> {
+        memory::of_maps(&self.pins)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The load of all contestants: one client, which waits for each answer and looks whether the right backend has
 //! given it. Client, server and all nodes share one CPU, so that time is CPU time.
 
+use crate::clock::{Moment, Spent};
 use crate::server::{ECHO, ONCE, SINK};
 use crate::services::{FIRST_PORT, Services};
 use socket2::SockRef;
@@ -75,7 +76,10 @@ pub(crate) struct Targets(Vec<Target>);
 pub(crate) struct Sample {
     /// In the unit of its kind.
     pub(crate) rate: f64,
-    /// Microseconds of one, at the median and for 99 of 100.
+    /// Microseconds of CPU time: of one, or of a megabyte.
+    pub(crate) cpu: f64,
+    pub(crate) spent: Spent,
+    /// Microseconds until the first answer, at the median and for 99 of 100: of a connection until it is open.
     pub(crate) times: Option<[f64; 2]>,
 }
 
@@ -107,33 +111,37 @@ impl Targets {
             Kind::Stream => self.stream(count),
             Kind::Datagram => self.datagrams(count),
             Kind::FirstDatagram => self.repeat(count, |number| {
-                ask(&self.socket(number)?, self.turn(number))
+                ask(&self.socket(number)?, self.turn(number))?;
+                Ok(Instant::now())
             }),
         }
     }
 
-    /// As many a second as the whole has taken; the first are not counted.
+    /// As many a second as the whole has taken; the first are not counted. The work says when it was answered.
     fn repeat(
         &self,
         count: usize,
-        mut work: impl FnMut(usize) -> io::Result<()>,
+        mut work: impl FnMut(usize) -> io::Result<Instant>,
     ) -> io::Result<Sample> {
         let warm = count / 10;
-        (0..warm).try_for_each(&mut work)?;
+        (0..warm).try_for_each(|number| work(number).map(|_| ()))?;
         let mut times = Vec::with_capacity(count);
+        let moment = Moment::now()?;
         let start = Instant::now();
         let mut last = start;
         for number in warm..warm + count {
-            work(number)?;
-            let now = Instant::now();
-            times.push((now - last).as_secs_f64() * 1e6);
-            last = now;
+            let answered = work(number)?;
+            times.push((answered - last).as_secs_f64() * 1e6);
+            last = Instant::now();
         }
         let whole = (last - start).as_secs_f64();
+        let spent = moment.spent()?;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         Ok(Sample {
             rate: count as f64 / whole,
+            cpu: spent.used * 1e6 / count as f64,
+            spent,
             times: Some([at(0.5), at(0.99)]),
         })
     }
@@ -145,30 +153,40 @@ impl Targets {
             let index = number % OPEN;
             let stream = &mut open[index];
             stream.write_all(&[0])?;
-            expect(stream, self.turn(index))
+            expect(stream, self.turn(index))?;
+            Ok(Instant::now())
         });
         open.iter().try_for_each(reset)?;
         sample
     }
 
-    fn short(&self, number: usize) -> io::Result<()> {
-        let mut stream = self.open(number, ONCE)?;
+    fn short(&self, number: usize) -> io::Result<Instant> {
+        let mut stream = self.connect(number)?;
+        let answered = Instant::now();
+        stream.write_all(&[ONCE])?;
         expect(&mut stream, self.turn(number))?;
-        reset(&stream)
+        reset(&stream)?;
+        Ok(answered)
     }
 
     /// So many chunks.
     fn stream(&self, count: usize) -> io::Result<Sample> {
         let mut stream = self.open(0, SINK)?;
         let chunk = vec![0; CHUNK];
+        let moment = Moment::now()?;
         let start = Instant::now();
         for _ in 0..count {
             stream.write_all(&chunk)?;
         }
         stream.shutdown(std::net::Shutdown::Write)?;
         expect(&mut stream, self.turn(0))?;
+        let megabytes = (count * CHUNK) as f64 / 1e6;
+        let rate = megabytes / start.elapsed().as_secs_f64();
+        let spent = moment.spent()?;
         Ok(Sample {
-            rate: (count * CHUNK) as f64 / 1e6 / start.elapsed().as_secs_f64(),
+            rate,
+            cpu: spent.used * 1e6 / megabytes,
+            spent,
             times: None,
         })
     }
@@ -177,16 +195,22 @@ impl Targets {
         let sockets = (0..OPEN).map(|number| self.socket(number));
         let sockets = sockets.collect::<io::Result<Vec<UdpSocket>>>()?;
         self.repeat(count, |number| {
-            ask(&sockets[number % OPEN], self.turn(number % OPEN))
+            ask(&sockets[number % OPEN], self.turn(number % OPEN))?;
+            Ok(Instant::now())
         })
     }
 
     fn open(&self, number: usize, what: u8) -> io::Result<TcpStream> {
-        let target = self.turn(number);
-        let mut stream = TcpStream::connect_timeout(&target.address.into(), PATIENCE)?;
+        let mut stream = self.connect(number)?;
+        stream.write_all(&[what])?;
+        Ok(stream)
+    }
+
+    fn connect(&self, number: usize) -> io::Result<TcpStream> {
+        let address = self.turn(number).address.into();
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(&[what])?;
         Ok(stream)
     }
 

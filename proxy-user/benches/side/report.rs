@@ -1,6 +1,8 @@
 //! Tables of what was measured.
 
 use crate::contestant::{Contestant, Environment, Setting};
+use crate::costs;
+use crate::estimate::Estimate;
 use crate::load::Kind;
 use crate::results::{Heat, Results};
 use crate::wanted::{ALL, Wanted};
@@ -12,9 +14,10 @@ pub(crate) fn markdown(results: &Results) -> String {
     for heat in &results.heats {
         let _ = writeln!(
             text,
-            "## {}\n\n{}\n{}",
+            "## {}\n\n{}\n{}\n{}",
             title(heat.setting),
             rates(heat),
+            costs::table(heat),
             verdicts(heat)
         );
     }
@@ -65,7 +68,7 @@ fn rates(heat: &Heat) -> String {
         let seconds = seconds.map_or(String::new(), |it| format!("{it:.3} s"));
         let _ = writeln!(text, "| {seconds:11} |");
     }
-    text + &latencies(heat)
+    text
 }
 
 fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
@@ -77,23 +80,12 @@ fn cell(heat: &Heat, contestant: Contestant, kind: Kind) -> String {
     format!("{:.0}{share}", rate.median)
 }
 
-/// Microseconds of a first datagram there and back.
-fn latencies(heat: &Heat) -> String {
-    let mut words = Vec::new();
-    for (contestant, outcome) in &heat.outcomes {
-        if let Some([p50, p99]) = outcome.times.get(&Kind::FirstDatagram) {
-            words.push(format!("{} {p50:.1} / {p99:.1}", contestant.name()));
-        }
-    }
-    let all = words.join(", ");
-    format!("\nFirst datagram there and back, microseconds, p50 / p99: {all}.\n")
-}
-
 /// What was wanted, and what came of it.
 fn verdicts(heat: &Heat) -> String {
     let setting = heat.setting;
-    let mut text =
-        String::from("| figure | against | wanted | found (95 %) | |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| figure | against | wanted | found (95 %) | | by CPU time (95 %) | |\n|---|---|---|---|---|---|---|\n",
+    );
     let wanted = ALL.iter();
     let wanted = wanted.filter(|it| it.applies(setting.environment, setting.services));
     for (wanted, kind) in wanted.flat_map(|it| it.kinds.iter().map(move |kind| (it, *kind))) {
@@ -103,21 +95,28 @@ fn verdicts(heat: &Heat) -> String {
 }
 
 fn verdict(heat: &Heat, wanted: &Wanted, kind: Kind) -> Option<String> {
-    let found = heat.ratio([wanted.of, wanted.against], kind)?;
-    let word = match () {
-        () if found.low >= wanted.at_least => "ok",
-        () if found.high < wanted.at_least => "missed",
-        () if found.median >= wanted.at_least => "ok, unresolved",
-        () => "missed, unresolved",
-    };
+    let pair = [wanted.of, wanted.against];
+    let found = judged(heat.ratio(pair, kind)?, wanted.at_least);
+    let by_cpu = heat.cpu_ratio(pair, kind);
+    let by_cpu = by_cpu.map_or("| |".to_owned(), |it| judged(it, wanted.at_least));
     Some(format!(
-        "| {}: {} | {} | >= {:.2} | {:.3} ({:.3}-{:.3}) | {word} |\n",
+        "| {}: {} | {} | >= {:.2} {found} {}\n",
         wanted.of.name(),
         kind.name(),
         wanted.against.name(),
         wanted.at_least,
-        found.median,
-        found.low,
-        found.high
+        by_cpu.trim_start_matches("| "),
     ))
+}
+
+/// What was found, and what that means.
+fn judged(found: Estimate, at_least: f64) -> String {
+    let word = match () {
+        () if found.low >= at_least => "ok",
+        () if found.high < at_least => "missed",
+        () if found.median >= at_least => "ok, unresolved",
+        () => "missed, unresolved",
+    };
+    let Estimate { median, low, high } = found;
+    format!("| {median:.3} ({low:.3}-{high:.3}) | {word} |")
 }

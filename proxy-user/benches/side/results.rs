@@ -1,5 +1,6 @@
 //! What was measured, kept in a file so that a run that was broken off goes on.
 
+use crate::clock::Spent;
 use crate::contestant::{Contestant, Setting};
 use crate::estimate::Estimate;
 use crate::load::Kind;
@@ -14,8 +15,18 @@ use std::path::Path;
 pub(crate) struct Outcome {
     /// By kind, one a round.
     pub(crate) rates: BTreeMap<Kind, Vec<f64>>,
-    /// Microseconds of the last round: the median, and 99 of 100.
-    pub(crate) times: BTreeMap<Kind, [f64; 2]>,
+    /// Microseconds of CPU time of one, or of a megabyte, one a round.
+    #[serde(default)]
+    pub(crate) cpu: BTreeMap<Kind, Vec<f64>>,
+    /// Seconds of all that was measured.
+    #[serde(default)]
+    pub(crate) spent: Spent,
+    /// Microseconds until the first answer, one pair a round: the median, and 99 of 100.
+    #[serde(default)]
+    pub(crate) latencies: BTreeMap<Kind, Vec<[f64; 2]>>,
+    /// Bytes of all maps of a node.
+    #[serde(default)]
+    pub(crate) maps: Option<u64>,
     /// Seconds until the Services were there.
     pub(crate) programming: Option<f64>,
     /// Why it did not take part.
@@ -41,6 +52,14 @@ impl Heat {
         let rates = |contestant| self.outcomes.get(&contestant)?.rates.get(&kind);
         let pairs = rates(of)?.iter().zip(rates(against)?);
         Estimate::of(pairs.map(|(of, against)| of / against).collect())
+    }
+
+    /// How much less CPU time one takes than another, round by round: what the rates would be without others on the
+    /// CPU.
+    pub(crate) fn cpu_ratio(&self, [of, against]: [Contestant; 2], kind: Kind) -> Option<Estimate> {
+        let times = |contestant| self.outcomes.get(&contestant)?.cpu.get(&kind);
+        let pairs = times(of)?.iter().zip(times(against)?);
+        Estimate::of(pairs.map(|(of, against)| against / of).collect())
     }
 
     pub(crate) fn rate(&self, contestant: Contestant, kind: Kind) -> Option<Estimate> {

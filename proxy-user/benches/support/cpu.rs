@@ -6,8 +6,12 @@ use nix::unistd::Pid;
 
 /// Keeps this thread on the last CPU: the first one has most interrupts.
 pub(crate) fn stay_on_one_cpu() -> Result<()> {
-    let cpus = std::thread::available_parallelism()?.get();
+    stay_on(std::thread::available_parallelism()?.get() - 1)
+}
+
+/// Keeps this thread on a CPU.
+pub(crate) fn stay_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpus - 1)?;
-    sched_setaffinity(Pid::from_raw(0), &set).context("staying on one CPU")
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("staying on CPU {cpu}"))
 }

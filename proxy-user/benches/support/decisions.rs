@@ -1,7 +1,7 @@
 //! Measurements that settle how the datapath is built.
 
 use super::contest::{Effort, Outcome, cell, merge, round};
-use super::lab::{Lab, Program, Proof, Trial};
+use super::lab::{Lab, Program, Proof, Size, Trial};
 use super::packets::Family;
 use super::services::BACKENDS;
 use anyhow::Result;
@@ -18,7 +18,7 @@ const PORTS: u32 = 0x1f90_0050_u32.to_be();
 
 /// Measures and prints.
 pub(crate) fn run(bpffs: &Path, effort: Effort) -> Result<()> {
-    let mut lab = Lab::load(&bpffs.join("decisions"), ROWS)?;
+    let mut lab = Lab::load(&bpffs.join("decisions"), Size::of(ROWS))?;
     fill(&mut lab)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for _ in 0..effort.rounds {

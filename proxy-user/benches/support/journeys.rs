@@ -1,7 +1,7 @@
 //! What the datapath does to packets, in nanoseconds, with few services and with many.
 
 use super::contest::{Effort, Outcome, cell, merge, ratio, round, samples};
-use super::lab::{Lab, MAX_FLOWS, Program, Proof, Trial};
+use super::lab::{Lab, MAX_FLOWS, Program, Proof, Size, Trial};
 use super::packets::{Connection, Family};
 use super::stats::Samples;
 use anyhow::{Result, ensure};
@@ -30,7 +30,8 @@ type Tables = Vec<[Vec<Outcome>; 2]>;
 pub(crate) fn run(bpffs: &Path, effort: Effort) -> Result<()> {
     let mut labs = Vec::new();
     for services in SERVICES {
-        labs.push(Lab::load(&bpffs.join("journeys"), services)?);
+        let folder = bpffs.join("journeys").join(services.to_string());
+        labs.push(Lab::load(&folder, Size::of(services))?);
     }
     let mut tables: Tables = vec![Default::default(); labs.len()];
     let mut empty = Samples::default();

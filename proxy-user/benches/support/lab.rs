@@ -1,12 +1,13 @@
 //! The product's object with its maps full of services, and beside it the object of the benchmarks.
 
-use super::services;
+use super::services::{self, BACKENDS};
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::Counter;
-use proxy_user::datapath::features::Features;
+use proxy_user::datapath::features::{Feature, Features};
+use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::hook::{Framing, Hook};
 use proxy_user::datapath::object::{self, Loaded, Options};
 use proxy_user::datapath::pins::{PINNED_MAPS, Pins};
@@ -23,7 +24,7 @@ const SPREAD: usize = 15;
 const HITS: usize = 17;
 const SALT: usize = 18;
 /// The kernel rounds a run's time down to nanoseconds: a sample is the mean of so many calls.
-const CALLS: u32 = 5;
+pub(crate) const CALLS: u32 = 5;
 /// Where the headers that are saved start.
 const NETWORK: usize = 14;
 
@@ -75,25 +76,50 @@ pub(crate) struct Trial {
     pub(crate) proof: Proof,
 }
 
-impl Lab {
-    /// Loads the objects and fills the maps.
-    pub(crate) fn load(bpffs: &Path, services: u32) -> Result<Self> {
-        let folder = bpffs.join(services.to_string());
-        std::fs::create_dir_all(&folder)?;
-        let pins = Pins::new(&folder);
-        let mut product = object::load(&Options {
-            pins: pins.clone(),
+/// How much a lab's maps hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) services: u32,
+    /// Of each service, for each family.
+    pub(crate) backends: u32,
+    /// Rows of each table of confirmed flows.
+    pub(crate) max_flows: u32,
+}
+
+impl Size {
+    /// So many services, the rest as usual.
+    pub(crate) const fn of(services: u32) -> Self {
+        Self {
+            services,
+            backends: BACKENDS,
             max_flows: MAX_FLOWS,
+        }
+    }
+}
+
+impl Lab {
+    /// Loads the objects and fills the maps, which a lab in the same folder shares.
+    pub(crate) fn load(folder: &Path, size: Size) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let pins = Pins::new(folder);
+        let options = Options {
+            pins: pins.clone(),
+            max_flows: size.max_flows,
             log_decisions: false,
             features: Features::probe_used().expect("the kernel answers"),
-        })?;
+        };
+        let mut product = object::load(&options)?;
         product.kernel.configure(&services::config())?;
-        let ops = services::ops(services);
+        let ops = services::ops(size.services, size.backends);
         let (applied, outcome) = product.kernel.apply(&ops);
         outcome.with_context(|| format!("filling the maps, write {applied}"))?;
-        let bench = load_bench(&pins)?;
+        // As the agent does it once it knows all rows.
+        for name in FILTERS {
+            FilterMap::open(&pins, name)?.begin_epoch();
+        }
+        let bench = load_bench(&options)?;
         Ok(Self {
-            services,
+            services: size.services,
             pins,
             product,
             bench,
@@ -110,7 +136,7 @@ impl Lab {
     pub(crate) fn measure(&mut self, trial: &Trial, repeat: u32) -> Result<(f64, Vec<u8>)> {
         self.set_state(trial)?;
         let entry = self.aim(trial.program)?;
-        let before = self.counted(trial.proof)?;
+        let before = self.proven(trial.proof)?;
         let mut sum = 0.0;
         let mut output = Vec::new();
         for _ in 0..CALLS {
@@ -118,7 +144,7 @@ impl Lab {
             sum += time;
             output = out;
         }
-        let found = self.counted(trial.proof)? - before;
+        let found = self.proven(trial.proof)? - before;
         let wanted = match trial.proof {
             Proof::Counted(_) | Proof::Hit => u64::from(repeat * CALLS),
             Proof::Returned | Proof::Missed => 0,
@@ -195,30 +221,36 @@ impl Lab {
             .try_into()?)
     }
 
-    fn counted(&mut self, proof: Proof) -> Result<u64> {
-        Ok(match proof {
-            Proof::Returned => 0,
-            Proof::Hit | Proof::Missed => self.state()?.get(&0, 0)?[HITS].into(),
-            Proof::Counted(wanted) => {
-                let counters = readings::counters(&self.pins)?;
-                let found = counters.iter().find(|(counter, _)| *counter == wanted);
-                found.map_or(0, |(_, count)| *count)
-            }
-        })
+    fn proven(&mut self, proof: Proof) -> Result<u64> {
+        match proof {
+            Proof::Returned => Ok(0),
+            Proof::Hit | Proof::Missed => Ok(self.state()?.get(&0, 0)?[HITS].into()),
+            Proof::Counted(counter) => self.counted(counter),
+        }
+    }
+
+    /// What a counter of the product says.
+    pub(crate) fn counted(&self, wanted: Counter) -> Result<u64> {
+        let counters = readings::counters(&self.pins)?;
+        let found = counters.iter().find(|(counter, _)| *counter == wanted);
+        Ok(found.map_or(0, |(_, count)| *count))
     }
 }
 
 /// It shares the product's maps.
-fn load_bench(pins: &Pins) -> Result<Ebpf> {
+fn load_bench(options: &Options) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for name in PINNED_MAPS {
-        loader.map_pin_path(name, pins.map(name));
+        loader.map_pin_path(name, options.pins.map(name));
     }
+    let has_coarse_clock = u8::from(options.features.has(Feature::CoarseClock));
+    loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
+    let max_flows = options.max_flows;
     for name in ["FLOWS_V4", "FLOWS_V6"] {
-        loader.map_max_entries(name, MAX_FLOWS);
+        loader.map_max_entries(name, max_flows);
     }
     for name in ["HALF_OPEN_V4", "HALF_OPEN_V6"] {
-        loader.map_max_entries(name, MAX_FLOWS / 2);
+        loader.map_max_entries(name, max_flows / 2);
     }
     let mut bench = loader.load(OBJECT).context("loading the bench object")?;
     for (name, program) in bench.programs_mut() {

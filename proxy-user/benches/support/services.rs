@@ -1,4 +1,4 @@
-//! Services by the thousands: one port, two backends on other nodes, one of each family.
+//! Services by the thousands: one port, backends on other nodes.
 
 use proxy_common::{
     ABI_VERSION, AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality,
@@ -7,10 +7,10 @@ use proxy_common::{
 use proxy_user::datapath::{FamilyOp, Op};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Backends of a service, for each family.
+/// Backends of a service, for each family, where nothing else is said.
 pub(crate) const BACKENDS: u32 = 2;
-/// The header of a region, and the ids of its backends.
-const REGION: u32 = 2 + BACKENDS;
+/// Words of a region before the ids of its backends.
+const HEADER: u32 = 2;
 const GENERATION: u32 = 1;
 
 /// Address of the first service, the others follow.
@@ -47,20 +47,18 @@ pub(crate) fn config() -> NodeConfig {
     }
 }
 
-/// All rows of so many services. IPv4 has the service ids from 1 on, IPv6 those above.
-pub(crate) fn ops(services: u32) -> Vec<Op> {
+/// All rows of so many services with so many backends each. IPv4 has the service ids from 1 on, IPv6 those above.
+pub(crate) fn ops(services: u32, backends: u32) -> Vec<Op> {
     let families = (1..=services).flat_map(|number| {
         [
             of_family(
-                number,
-                number,
+                [number, number, backends],
                 Op::V4,
                 |id| v4(BACKENDS_V4, id),
                 v4(FIRST_V4, number - 1),
             ),
             of_family(
-                number,
-                services + number,
+                [number, services + number, backends],
                 Op::V6,
                 |id| v6(BACKENDS_V6, id),
                 v6(FIRST_V6, number - 1),
@@ -71,22 +69,21 @@ pub(crate) fn ops(services: u32) -> Vec<Op> {
 }
 
 fn of_family<A: proxy_common::Address>(
-    number: u32,
-    service: u32,
+    [number, service, backends]: [u32; 3],
     op: fn(FamilyOp<A>) -> Op,
     backend: impl Fn(u32) -> A,
     address: A,
 ) -> Vec<Op> {
-    let ids = (number - 1) * BACKENDS + 1..=number * BACKENDS;
+    let ids = (number - 1) * backends + 1..=number * backends;
     let row = |id| Backend::new(backend(id), Port::new(8080), Locality::Remote, GENERATION);
     let mut ops: Vec<Op> = ids
         .clone()
         .map(|id| op(FamilyOp::PutBackend { id, row: row(id) }))
         .collect();
-    let start = (service - 1) * REGION;
+    let start = (service - 1) * (HEADER + backends);
     ops.push(Op::PutRegion {
         start,
-        words: [GENERATION, BACKENDS].into_iter().chain(ids).collect(),
+        words: [GENERATION, backends].into_iter().chain(ids).collect(),
     });
     ops.push(Op::PutService {
         id: service,

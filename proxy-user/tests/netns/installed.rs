@@ -55,7 +55,9 @@ pub(crate) fn programs_attached(place: &Namespace) -> bool {
             .enable_all()
             .build()
             .unwrap();
-        let devices = runtime.block_on(devices::current(FastLane::default())).unwrap();
+        let devices = runtime
+            .block_on(devices::current(FastLane::default()))
+            .unwrap();
         devices.iter().any(|device| {
             [TcAttachType::Ingress, TcAttachType::Egress]
                 .into_iter()

@@ -2,6 +2,8 @@
 
 mod choose;
 mod copied;
+mod crowd;
+mod ladder;
 mod look_up;
 mod replay;
 mod rewrite;

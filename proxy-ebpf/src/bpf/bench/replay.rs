@@ -1,7 +1,7 @@
 //! A packet gets its headers back, then goes to the program under test.
 
-use super::FAILED;
 use super::state::{State, state};
+use super::{FAILED, crowd};
 use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::{btf_map, classifier};
@@ -36,6 +36,19 @@ fn vary_v4(context: TcContext) -> i32 {
         headers[3] |= client(run);
         headers[4] = offset(headers[4], state.pick(run));
         headers[5] = ports(headers[5], run);
+        headers
+    })
+}
+
+/// A packet of one of the crowd's flows, as many as `spread`.
+#[classifier]
+fn recur_v4(context: TcContext) -> i32 {
+    restore::<V4>(&context, |state| {
+        let run = state.next();
+        let number = 1 + state.pick(run);
+        let mut headers: V4 = words(&state.saved);
+        headers[3] |= crowd::client(number);
+        headers[5] = crowd::ports(headers[5], number);
         headers
     })
 }
