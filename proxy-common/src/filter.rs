@@ -1,12 +1,12 @@
-//! What most packets have nothing to do with, told by one byte: whether there may be a flow between two addresses,
-//! and whether an address may be a frontend's.
+//! What most packets have nothing to do with, told by one byte: whether there may be a flow between two addresses
+//! at a hook, and whether an address may be a frontend's.
 //!
 //! A Bloom filter of one hash (Bloom 1970) in place of up to three look-ups in tables. It may say yes where there is
-//! nothing, but never no where there is something. The byte of a pair of addresses is the *epoch* in which a row was
+//! nothing, but never no where there is something. The byte of a hook and a pair of addresses is the *epoch* in which a row was
 //! last known to be there: programs write it when they insert a row, the agent when its pass over the tables comes by
 //! one. After a pass the agent begins a new epoch; what is older than that is forgotten, without anybody clearing it.
 
-use crate::Address;
+use crate::{Address, Flow, Hook, Tuple};
 
 /// Value of `FILTER_V4` and `FILTER_V6`, in their only row. What changes the place of anything here, or who has to
 /// write it, needs a new [`ABI_VERSION`](crate::ABI_VERSION).
@@ -18,7 +18,7 @@ pub struct Filter {
     unused: [u8; 7],
     /// Bits of addresses that are dialled.
     frontends: [u8; Filter::FRONTENDS / 8],
-    /// Epochs of pairs of addresses, those of a packet of a flow.
+    /// Epochs of hooks and pairs of addresses, those of a packet of a flow.
     pairs: [u8; Filter::PAIRS],
 }
 
@@ -32,11 +32,11 @@ impl Filter {
     /// Where the bytes of pairs are in the row.
     pub const PAIRS_OFFSET: usize = core::mem::offset_of!(Self, pairs);
 
-    /// The place of a pair.
+    /// The place of a pair at a hook.
     #[inline(always)]
-    pub fn pair<A: Address>(src: &A, dst: &A) -> usize {
+    pub fn pair<A: Address>(hook: Hook, src: &A, dst: &A) -> usize {
         let mixed = src.fold().wrapping_mul(GOLDEN) ^ dst.fold().wrapping_mul(PRIME);
-        (mix(mixed) as usize) & (Self::PAIRS - 1)
+        (mix(mixed ^ hook as u64) as usize) & (Self::PAIRS - 1)
     }
 
     /// The place of the bit of an address: byte, and which of its bits.
@@ -46,10 +46,10 @@ impl Filter {
         (bit / 8, 1 << (bit % 8))
     }
 
-    /// Whether there may be a row for packets between these addresses.
+    /// Whether there may be a row for packets between these addresses at a hook.
     #[inline(always)]
-    pub fn may_have_flow<A: Address>(&self, src: &A, dst: &A) -> bool {
-        let known = self.pairs[Self::pair(src, dst)];
+    pub fn may_have_flow<A: Address>(&self, hook: Hook, src: &A, dst: &A) -> bool {
+        let known = self.pairs[Self::pair(hook, src, dst)];
         self.epoch == 0 || (known != 0 && is_recent(self.epoch, known))
     }
 
@@ -71,10 +71,14 @@ impl Filter {
         if epoch == u8::MAX { 1 } else { epoch + 1 }
     }
 
-    /// Notes a row for packets between these addresses.
+    /// Notes a row.
     #[inline(always)]
-    pub fn note<A: Address>(&mut self, src: &A, dst: &A) {
-        self.pairs[Self::pair(src, dst)] = Self::mark(self.epoch);
+    pub fn note<A: Address>(&mut self, key: &Tuple<A>, row: &Flow<A>) {
+        for hook in [Hook::Ingress, Hook::Egress] {
+            if row.is_found_at(hook) {
+                self.pairs[Self::pair(hook, &key.src, &key.dst)] = Self::mark(self.epoch);
+            }
+        }
     }
 }
 
@@ -103,7 +107,7 @@ const fn mix(mixed: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AddrV4, AddrV6};
+    use crate::{AddrV4, AddrV6, BackendRef, FlowRole, Mark, Port, Proto, Ticks};
     use core::net::{Ipv4Addr, Ipv6Addr};
 
     extern crate std;
@@ -127,38 +131,62 @@ mod tests {
         AddrV6::new(Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, last))
     }
 
+    fn note(filter: &mut Filter) {
+        let [src, dst] = [1, 2].map(|last| (v4(last), Port::new(1)));
+        let key = Tuple::new(Proto::Tcp, src, dst);
+        let backend = BackendRef {
+            id: 1,
+            generation: 1,
+        };
+        let mut row = Flow::new(FlowRole::UnDnat, &key, (0, 0), backend, Ticks::new(1));
+        filter.note(&key, &row);
+        assert!(!filter.may_have_flow(Hook::Ingress, &v4(1), &v4(2)) || filter.epoch == 0);
+        row.mark(Mark::Fast);
+        filter.note(&key, &row);
+    }
+
+    /// At either hook.
+    fn may_have_flow(filter: &Filter) -> bool {
+        let [ingress, egress] =
+            [Hook::Ingress, Hook::Egress].map(|hook| filter.may_have_flow(hook, &v4(1), &v4(2)));
+        assert_eq!(ingress, egress);
+        egress
+    }
+
     #[test]
     fn what_was_noted_is_found_until_three_epochs_are_over() {
         for first in [1, 2, 100, 253, 254, 255] {
             let mut filter = filter(first);
-            assert!(!filter.may_have_flow(&v4(1), &v4(2)));
+            assert!(!may_have_flow(&filter));
             filter.epoch = Filter::next(first);
-            filter.note(&v4(1), &v4(2));
+            note(&mut filter);
             // Of a program that has read the epoch just before the next one began.
             filter.epoch = first;
             for _ in 0..4 {
-                assert!(filter.may_have_flow(&v4(1), &v4(2)), "{first}");
+                assert!(may_have_flow(&filter), "{first}");
                 filter.epoch = Filter::next(filter.epoch);
             }
-            assert!(!filter.may_have_flow(&v4(1), &v4(2)), "{first}");
+            assert!(!may_have_flow(&filter), "{first}");
         }
     }
 
     #[test]
     fn nothing_is_denied_before_all_is_known() {
         let mut filter = filter(0);
-        assert!(filter.may_have_flow(&v4(1), &v4(2)) && filter.may_be_dialled(&v4(1)));
-        filter.note(&v4(1), &v4(2));
+        assert!(may_have_flow(&filter) && filter.may_be_dialled(&v4(1)));
+        note(&mut filter);
         filter.epoch = Filter::next(filter.epoch);
-        assert!(filter.may_have_flow(&v4(1), &v4(2)) && !filter.may_be_dialled(&v4(1)));
+        assert!(may_have_flow(&filter) && !filter.may_be_dialled(&v4(1)));
     }
 
     #[test]
     fn addresses_that_are_alike_have_places_of_their_own() {
-        let v4s =
-            (0..=255).flat_map(|one| (0..=255).map(move |two| Filter::pair(&v4(one), &v4(two))));
-        let v6s =
-            (0..256).flat_map(|one| (0..256).map(move |two| Filter::pair(&v6(one), &v6(two))));
+        let v4s = (0..=255).flat_map(|one| {
+            (0..=255).map(move |two| Filter::pair(Hook::Ingress, &v4(one), &v4(two)))
+        });
+        let v6s = (0..256).flat_map(|one| {
+            (0..256).map(move |two| Filter::pair(Hook::Egress, &v6(one), &v6(two)))
+        });
         // Of 65,536 in 262,144 places at random, 58,000 would be apart.
         assert!(v4s.collect::<BTreeSet<_>>().len() > 55_000);
         assert!(v6s.collect::<BTreeSet<_>>().len() > 55_000);

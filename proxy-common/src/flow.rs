@@ -245,6 +245,12 @@ impl<A: Address> Flow<A> {
         self.hook == hook as u8
     }
 
+    /// Whether packets look for the row at this hook: those that pass the stack by are done with at ingress.
+    #[inline(always)]
+    pub const fn is_found_at(&self, hook: Hook) -> bool {
+        self.applies_at(hook) || (hook as u8 == Hook::Ingress as u8 && self.is_fast())
+    }
+
     /// Whether the row has this role.
     #[inline(always)]
     pub const fn has_role(&self, role: FlowRole) -> bool {

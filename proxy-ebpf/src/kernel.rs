@@ -4,8 +4,8 @@ use crate::Fate;
 use crate::open::Plan;
 use bytemuck::{Pod, Zeroable};
 use proxy_common::{
-    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Mac, NodeConfig,
-    Refusals, ServiceWord, Table, Ticks, Tuple,
+    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Mac,
+    NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 
 /// Why a row was not inserted.
@@ -121,9 +121,9 @@ pub trait Services<A> {
 
 /// What the programs at devices know besides.
 pub trait Kernel<A>: Services<A> {
-    /// Whether there may be a row in a flow table for packets between the addresses of `tuple`. Never no where
-    /// there is one.
-    fn may_have_flow(&self, tuple: &Tuple<A>) -> bool;
+    /// Whether there may be a row in a flow table for packets between the addresses of `tuple` at a hook. Never no
+    /// where there is one.
+    fn may_have_flow(&self, hook: Hook, tuple: &Tuple<A>) -> bool;
 
     /// Whether an address may be a frontend's. Never no where it is.
     fn may_be_dialled(&self, address: &A) -> bool;

@@ -88,9 +88,10 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    if kernel.may_have_flow(&headers.tuple)
-        && let Some(fate) = known_at_ingress(packet, kernel, headers)
-    {
+    // At a port of a bridge also what is translated elsewhere is looked for.
+    let may_have_flow = kernel.may_have_flow(Hook::Ingress, &headers.tuple)
+        || P::IS_PORT && kernel.may_have_flow(Hook::Egress, &headers.tuple);
+    if may_have_flow && let Some(fate) = known_at_ingress(packet, kernel, headers) {
         return fate;
     }
     match service::dialled(kernel, headers.proto, &headers.tuple) {
@@ -121,9 +122,7 @@ fn known_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
             return Some(translated.and_then(finish));
         }
     }
-    if kernel.flow(Table::HalfOpen, &headers.tuple).is_some()
-        && flow::half_open(kernel, headers) != HalfOpen::IsStale
-    {
+    if flow::half_open(kernel, headers) != HalfOpen::IsStale {
         return Some(known::half_open::<A, P, K, true>(packet, kernel, headers));
     }
     None
@@ -176,7 +175,7 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &mut K,
     headers: &Headers<A>,
 ) -> Fate {
-    let may_have_flow = kernel.may_have_flow(&headers.tuple);
+    let may_have_flow = kernel.may_have_flow(Hook::Egress, &headers.tuple);
     if may_have_flow && let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
         if !flow.applies_at(Hook::Egress) {
             return Ok(Verdict::OtherHook);
@@ -196,7 +195,7 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             );
         }
     }
-    let half_open = match may_have_flow && kernel.flow(Table::HalfOpen, &headers.tuple).is_some() {
+    let half_open = match may_have_flow {
         true => flow::half_open(kernel, headers),
         false => HalfOpen::IsStale,
     };

@@ -10,8 +10,8 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::Array;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
-    AddrV4, AddrV6, Address, Counter, Device, Filter, Flow, FragmentKey, FragmentPorts, Refusals,
-    Table, Ticks, Tuple,
+    AddrV4, AddrV6, Address, Counter, Device, Filter, Flow, FragmentKey, FragmentPorts, Hook,
+    Refusals, Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
 use proxy_ebpf::kernel::{Hop, Kernel, NextHop, NotInserted, Route};
@@ -42,9 +42,9 @@ macro_rules! kernel_of_family {
 
         impl Kernel<$addr> for Maps {
             #[inline(always)]
-            fn may_have_flow(&self, tuple: &Tuple<$addr>) -> bool {
+            fn may_have_flow(&self, hook: Hook, tuple: &Tuple<$addr>) -> bool {
                 let filter = $filter.get(0);
-                filter.is_none_or(|filter| filter.may_have_flow(&tuple.src, &tuple.dst))
+                filter.is_none_or(|filter| filter.may_have_flow(hook, &tuple.src, &tuple.dst))
             }
 
             #[inline(always)]
@@ -82,7 +82,7 @@ macro_rules! kernel_of_family {
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                note(&$filter, tuple);
+                note(&$filter, tuple, flow);
                 match table {
                     Table::Confirmed => $flows.insert(tuple, flow, BPF_NOEXIST.into()),
                     Table::HalfOpen => $half_open.insert(tuple, flow, BPF_NOEXIST.into()),
@@ -97,7 +97,7 @@ macro_rules! kernel_of_family {
                 tuple: &Tuple<$addr>,
                 flow: &Flow<$addr>,
             ) -> Result<(), NotInserted> {
-                note(&$filter, tuple);
+                note(&$filter, tuple, flow);
                 match table {
                     Table::Confirmed => $flows.insert(tuple, flow, BPF_ANY.into()),
                     Table::HalfOpen => $half_open.insert(tuple, flow, BPF_ANY.into()),
@@ -107,8 +107,6 @@ macro_rules! kernel_of_family {
 
             #[inline(always)]
             fn confirm_flow(&mut self, tuple: &Tuple<$addr>) -> Result<(), NotInserted> {
-                // The agent may have read one table before and read the other after.
-                note(&$filter, tuple);
                 // SAFETY: as for `flow`. The row goes from map to map, without a copy on the stack.
                 let Some(row) = (unsafe { $half_open.get(tuple) }) else {
                     // Confirmed by another CPU, or evicted.
@@ -117,6 +115,8 @@ macro_rules! kernel_of_family {
                         None => Err(NotInserted::Full),
                     };
                 };
+                // The agent may have read one table before and read the other after.
+                note(&$filter, tuple, row);
                 match $flows.insert(tuple, row, BPF_NOEXIST.into()) {
                     Ok(()) | Err(EEXIST) => Ok(()),
                     Err(_) => Err(NotInserted::Full),
@@ -243,13 +243,13 @@ kernel_of_family!(
     log_v6
 );
 
-/// Makes the filter of a family say yes to packets with these addresses.
+/// Makes the filter of a family say yes to packets that find a row.
 #[inline(always)]
-fn note<A: Address>(filter: &Array<Filter, 1, MAPPED>, tuple: &Tuple<A>) {
+fn note<A: Address>(filter: &Array<Filter, 1, MAPPED>, tuple: &Tuple<A>, row: &Flow<A>) {
     if let Some(filter) = filter.get_ptr_mut(0) {
         // SAFETY: non-null, aligned and of this size by the map's definition, and every content is valid. Other
         // CPUs and the agent write single bytes meanwhile, and nobody relies on what they write together.
-        unsafe { &mut *filter }.note(&tuple.src, &tuple.dst);
+        unsafe { &mut *filter }.note(tuple, row);
     }
 }
 

@@ -161,10 +161,11 @@ macro_rules! kernel_in_memory {
         }
 
         impl Kernel<$addr> for World {
-            fn may_have_flow(&self, tuple: &Tuple<$addr>) -> bool {
+            fn may_have_flow(&self, hook: Hook, tuple: &Tuple<$addr>) -> bool {
                 let tables = [Table::Confirmed, Table::HalfOpen].into_iter();
-                let mut keys = tables.flat_map(|table| self.$tables.rows(table).keys());
-                keys.any(|key| (key.src, key.dst) == (tuple.src, tuple.dst))
+                let rows = tables.flat_map(|table| self.$tables.rows(table));
+                let mut rows = rows.filter(|(_, row)| row.is_found_at(hook));
+                rows.any(|(key, _)| (key.src, key.dst) == (tuple.src, tuple.dst))
             }
 
             fn may_be_dialled(&self, address: &$addr) -> bool {

@@ -4,7 +4,7 @@ use crate::datapath::bpf::Memory;
 use crate::datapath::kernel::open_map;
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result, ensure};
-use proxy_common::{Address, Filter};
+use proxy_common::{Address, Filter, Flow, Hook, Tuple};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -42,11 +42,15 @@ impl FilterMap {
         byte.fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Says that there is a row for packets between these addresses.
-    pub fn note<A: Address>(&self, src: &A, dst: &A) {
+    /// Says that there is a row.
+    pub fn note<A: Address>(&self, key: &Tuple<A>, row: &Flow<A>) {
         let epoch = self.byte(0).load(Ordering::Relaxed);
-        let byte = self.byte(Filter::PAIRS_OFFSET + Filter::pair(src, dst));
-        byte.store(Filter::mark(epoch), Ordering::Relaxed);
+        let hooks = [Hook::Ingress, Hook::Egress].into_iter();
+        for hook in hooks.filter(|hook| row.is_found_at(*hook)) {
+            let pair = Filter::pair(hook, &key.src, &key.dst);
+            let byte = self.byte(Filter::PAIRS_OFFSET + pair);
+            byte.store(Filter::mark(epoch), Ordering::Relaxed);
+        }
     }
 
     /// What was said may not be all: programs look for everything until the next epoch.

@@ -146,7 +146,7 @@ impl Loaded {
         let [v4, v6] = FILTERS;
         let filter = filter(&self.pins, if name.ends_with("4") { v4 } else { v6 });
         for (tuple, flow) in rows {
-            filter.note(&tuple.src, &tuple.dst);
+            filter.note(tuple, flow);
             let outcome = flows.insert(Row(*tuple), Row(*flow), 0);
             outcome.expect("a flow is written");
         }

@@ -6,7 +6,7 @@ use crate::bpf::skb::EthernetSkb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use core::hint::black_box;
-use proxy_common::{AddrV4, Flow, Table, Ticks, Verdict};
+use proxy_common::{AddrV4, Flow, Hook, Table, Ticks, Verdict};
 use proxy_ebpf::checksum;
 use proxy_ebpf::family::Family as _;
 use proxy_ebpf::flow;
@@ -72,7 +72,7 @@ fn climb(context: &TcContext, last: Step) -> i32 {
     if last == Step::Parse {
         return DONE;
     }
-    if !maps.may_have_flow(&headers.tuple) {
+    if !maps.may_have_flow(Hook::Ingress, &headers.tuple) {
         return FAILED;
     }
     if last == Step::Filter {

@@ -126,7 +126,7 @@ where
         let mut ended = Vec::new();
         for index in 0..rows {
             let (key, row) = table.row(index);
-            self.filter.note(&key.src, &key.dst);
+            self.filter.note(&key, &row);
             self.census
                 .count(table.table, &key, &row, &settings.snat_ports);
             if measure.is_due(&key, &row) {
