@@ -1,8 +1,19 @@
 //! The fast lane: all that works through a node's stack works past it.
+#![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
+use crate::cells::{Place, Way};
+use crate::everywhere::{ip, without_icmp_limits};
 use crate::matrix::{BRIDGE, FLANNEL, PLAIN};
+use crate::policy::drop_forwarded;
 use crate::shaped::{Lane, Shaped};
-use xtask::cluster::{Families, NodeLink, Offloads, Shape, Uplink};
+use crate::stage::{PATIENCE, PROTOCOLS, SHORT, Stage, ask, expect_service, family};
+use crate::{hops, mtu, refused, service};
+use std::net::SocketAddr;
+use xtask::cluster::{Families, Namespace, NodeLink, Offloads, Pod, Protocol, Shape, Uplink};
+use xtask::traffic::{Conversation, tcp_open, udp_open};
+
+const FLAGS: [&str; 2] = ["--fast-lane", "eth0,pod*"];
+const OFF: [&str; 2] = ["--fast-lane", "off"];
 
 macro_rules! fast {
     ($($test:ident: $shape:expr;)*) => {
@@ -28,4 +39,218 @@ fast! {
     it_carries_without_segmentation: Shape { offloads: Offloads::NoSegmentation, ..PLAIN };
     it_carries_where_packets_are_merged: Shape { offloads: Offloads::Merging, ..PLAIN };
     it_carries_without_ipv6_addresses: Shape { families: Families::V4, ..PLAIN };
+}
+
+#[test]
+fn all_of_a_service_works_with_it() {
+    let stage = Stage::new(&FLAGS);
+    expect_service(&stage);
+    assert!(fast(&stage) > 0);
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn direct_connections_follow_those_that_it_has_carried() {
+    service::expect_direct_after_service(&FLAGS);
+}
+
+#[test]
+fn a_traceroute_shows_the_same_way() {
+    hops::expect_hops(&FLAGS);
+    hops::expect_hops_from_outside(&FLAGS);
+}
+
+#[test]
+fn who_is_refused_is_told_so() {
+    refused::expect_refusals(&FLAGS);
+}
+
+#[test]
+fn packets_fit_a_narrow_link_that_begins_at_the_node() {
+    mtu::expect_to_fit(&FLAGS);
+    mtu::expect_to_fit_from_outside(&FLAGS);
+}
+
+#[test]
+fn packets_fit_a_narrow_link_beyond_the_node() {
+    let mut stage = Stage::new(&FLAGS);
+    without_icmp_limits(&stage);
+    let far = far(&mut stage);
+    mtu::narrow_to_pods(&stage, 2);
+    for to in stage.cluster_ips() {
+        let before = fast(&stage);
+        let datagrams = udp_open(stage.shell.namespace(), to, PATIENCE).unwrap();
+        datagrams.ask(b"who are you?").expect("the service answers");
+        datagrams.ask(b"who are you?").expect("the service answers");
+        assert!(fast(&stage) > before, "it goes past the stack");
+        mtu::expect_to_be_too_long(&datagrams);
+    }
+    drop(far);
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn packets_that_a_device_has_become_too_narrow_for_are_answered() {
+    let mut stage = Stage::new(&FLAGS);
+    without_icmp_limits(&stage);
+    far(&mut stage);
+    let node = stage.cluster.node(1).namespace();
+    for to in stage.cluster_ips() {
+        let before = fast(&stage);
+        let datagrams = udp_open(stage.shell.namespace(), to, PATIENCE).unwrap();
+        datagrams.ask(b"who are you?").expect("the service answers");
+        datagrams.ask(b"who are you?").expect("the service answers");
+        assert!(fast(&stage) > before, "it goes past the stack");
+        ip(node, "-4", "link set eth0 mtu 1300");
+        mtu::expect_to_be_too_long(&datagrams);
+        ip(node, "-4", "link set eth0 mtu 1500");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_neighbour_that_is_not_known() {
+    let mut stage = Stage::new(&FLAGS);
+    far(&mut stage);
+    let node = stage.cluster.node(1).namespace();
+    for to in stage.cluster_ips() {
+        let forget = || {
+            ip(
+                node,
+                if to.is_ipv4() { "-4" } else { "-6" },
+                "neigh flush all",
+            )
+        };
+        forget();
+        let answer = ask(&stage.shell, Protocol::Tcp, to, PATIENCE).expect("the service answers");
+        assert!(answer.elapsed < SHORT, "the first segment: {answer:?}");
+        let mut known = open_fast(&stage, to);
+        for _ in 0..5 {
+            forget();
+            let time = known.echo(b"are you there?").expect("it goes on");
+            assert!(time < SHORT, "a later segment: {time:?}");
+        }
+    }
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn connections_follow_a_route_that_changes() {
+    let shaped = Shaped::by(
+        Lane::Fast,
+        Shape {
+            uplink: Uplink::Two,
+            ..PLAIN
+        },
+    );
+    let node = shaped.cluster.node(1).namespace();
+    let (near, far) = (shaped.cluster.node(1).plan(), shaped.cluster.node(2).plan());
+    let moved = [
+        (
+            "-4",
+            format!("route add {} via {}", far.pod_cidr_v4(), near.subnet_v4(1)),
+        ),
+        (
+            "-6",
+            format!("route add {} via {}", far.pod_cidr_v6(), near.subnet_v6(1)),
+        ),
+    ];
+    for (is_v6, (version, route)) in [false, true].into_iter().zip(moved) {
+        let to = shaped.frontend(Way::ClusterIp, Place::Remote, is_v6);
+        ask(&shaped.shell, Protocol::Tcp, to, PATIENCE).expect("the service answers");
+        let open = tcp_open(shaped.shell.namespace(), to, PATIENCE);
+        let mut conversation = open.expect("the service answers");
+        assert!(sends_by(node, "eth1", &mut conversation));
+        ip(node, version, &route);
+        assert!(sends_by(node, "eth0", &mut conversation));
+    }
+}
+
+#[test]
+fn connections_go_on_when_it_is_switched_off_and_on() {
+    let mut stage = Stage::new(&FLAGS);
+    far(&mut stage);
+    let to = stage.cluster_ips()[0];
+    let mut begun_fast = open_fast(&stage, to);
+    stage.restart_agent(1, &OFF);
+    let mut begun_slow = tcp_open(stage.shell.namespace(), to, PATIENCE).expect("it answers");
+    let before = fast(&stage);
+    begun_slow.echo(b"are you there?").expect("it goes on");
+    assert_eq!(fast(&stage), before, "it was opened through the stack");
+    begun_fast.echo(b"are you there?").expect("it goes on");
+    assert!(fast(&stage) > before, "it was opened past the stack");
+    stage.restart_agent(1, &FLAGS);
+    let before = fast(&stage);
+    begun_slow.echo(b"are you there?").expect("it goes on");
+    assert_eq!(fast(&stage), before, "it was opened through the stack");
+    begun_fast.echo(b"are you there?").expect("it goes on");
+    stage.assert_undisturbed();
+}
+
+/// What the documents warn of.
+#[test]
+fn it_passes_rules_of_the_nodes_firewall_by() {
+    let mut stage = Stage::new(&FLAGS);
+    let far = far(&mut stage);
+    let to = stage.cluster_ips()[0];
+    drop(open_fast(&stage, to));
+    let rules = drop_forwarded(&stage.shell, &far);
+    stage
+        .cluster
+        .node(1)
+        .namespace()
+        .command("nft", &[&rules])
+        .unwrap();
+    for protocol in PROTOCOLS {
+        ask(&stage.shell, protocol, to, PATIENCE).expect("the rules are not asked");
+    }
+    stage.restart_agent(1, &OFF);
+    for protocol in PROTOCOLS {
+        let forbidden = ask(&stage.shell, protocol, to, SHORT);
+        assert!(forbidden.is_err(), "the rules are asked: {forbidden:?}");
+    }
+}
+
+/// Makes a pod of another node the only backend, and its neighbours known.
+fn far(stage: &mut Stage) -> Pod {
+    let far = stage.web[1].clone();
+    stage.set_backends(std::slice::from_ref(&far));
+    for to in stage.cluster_ips() {
+        let answer = ask(&stage.shell, Protocol::Tcp, to, PATIENCE).expect("the service answers");
+        assert_eq!(answer.seen_source.ip(), family(stage.shell.addresses(), to));
+    }
+    far
+}
+
+/// Packets that have passed the stack of the first node by.
+fn fast(stage: &Stage) -> u64 {
+    stage.count(1, "passed", "fast")
+}
+
+/// A connection that does, from the first node's pod.
+fn open_fast(stage: &Stage, to: SocketAddr) -> Conversation {
+    let before = fast(stage);
+    let open = tcp_open(stage.shell.namespace(), to, PATIENCE);
+    let mut conversation = open.expect("the service answers");
+    conversation.echo(b"are you there?").expect("it goes on");
+    assert!(fast(stage) >= before + 3, "{to}: it goes past the stack");
+    conversation
+}
+
+/// Whether what is said goes out by a device.
+fn sends_by(node: &Namespace, device: &str, conversation: &mut Conversation) -> bool {
+    const OFTEN: u64 = 100;
+    let before = sent(node, device);
+    for _ in 0..OFTEN {
+        conversation.echo(b"which way?").expect("it goes on");
+    }
+    sent(node, device) - before >= OFTEN
+}
+
+/// Packets that a device has sent: the tenth number of its line.
+fn sent(node: &Namespace, device: &str) -> u64 {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let text = node.run(read).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let (_, numbers) = lines.find(|(name, _)| *name == device).unwrap();
+    numbers.split_whitespace().nth(9).unwrap().parse().unwrap()
 }

@@ -8,7 +8,12 @@ use xtask::traffic::{ping, trace};
 
 #[test]
 fn a_traceroute_to_a_service_shows_the_way_to_its_backend() {
-    let mut stage = Stage::new(&[]);
+    expect_hops(&[]);
+}
+
+/// From a pod, with agents that have these flags.
+pub(crate) fn expect_hops(flags: &[&'static str]) {
+    let mut stage = Stage::new(flags);
     without_icmp_limits(&stage);
     let [near, far] = [0, 1].map(|index| stage.web[index].clone());
     for backend in [near, far] {
@@ -43,7 +48,12 @@ fn let_own_addresses_pass(router: &Namespace) {
 
 #[test]
 fn a_traceroute_from_outside_shows_the_node_and_the_way_to_its_backend() {
-    let mut stage = Stage::new(&[]);
+    expect_hops_from_outside(&[]);
+}
+
+/// From outside, with agents that have these flags.
+pub(crate) fn expect_hops_from_outside(flags: &[&'static str]) {
+    let mut stage = Stage::new(flags);
     without_icmp_limits(&stage);
     let_own_addresses_pass(stage.cluster.router());
     let far = stage.web[1].clone();
@@ -54,7 +64,8 @@ fn a_traceroute_from_outside_shows_the_node_and_the_way_to_its_backend() {
         for to in stage.node_ports(1) {
             let plan = one.plan();
             let router = family([plan.subnet_v4(1).into(), plan.subnet_v6(1).into()], to);
-            let outer: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|it| it.parse().unwrap());
+            let outer: [IpAddr; 2] =
+                ["192.0.2.1", "2001:db8::1"].map(|it| it.parse().expect("an address"));
             let expected = [
                 family(outer, to),
                 family(one.addresses(), to),

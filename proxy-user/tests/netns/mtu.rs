@@ -5,7 +5,7 @@ use crate::everywhere::{ip, without_icmp_limits};
 use crate::stage::{PATIENCE, SHORT, Stage, eventually};
 use std::net::{IpAddr, SocketAddr};
 use xtask::cluster::{Namespace, Pod};
-use xtask::traffic::{pattern, tcp_transfer, udp_open};
+use xtask::traffic::{Datagrams, pattern, tcp_transfer, udp_open};
 
 /// What the first narrow link on a way carries, and the second; IPv6 needs 1280.
 const NARROW: u16 = 1400;
@@ -24,7 +24,7 @@ fn narrow(place: &Namespace, routes: [&str; 2], mtu: u16) {
 }
 
 /// The router's routes to the pods of a node.
-fn narrow_to_pods(stage: &Stage, node: u8) {
+pub(crate) fn narrow_to_pods(stage: &Stage, node: u8) {
     let plan = stage.cluster.node(node).plan();
     let routes = [plan.pod_cidr_v4(), plan.pod_cidr_v6()];
     narrow(stage.cluster.router(), [&routes[0], &routes[1]], NARROWER);
@@ -41,6 +41,11 @@ fn learned(host: &Namespace, to: IpAddr) -> Option<u16> {
 /// The kernel refuses a datagram once it knows that the way is narrower.
 fn expect_datagrams_to_be_refused(from: &Pod, to: SocketAddr) {
     let datagrams = udp_open(from.namespace(), to, SHORT).expect("it opens");
+    expect_to_be_too_long(&datagrams);
+}
+
+/// The same of a socket that may have sent before.
+pub(crate) fn expect_to_be_too_long(datagrams: &Datagrams) {
     let large = pattern(usize::from(NARROW) + 50);
     eventually("the socket is told that its datagram is too long", || {
         let sent = datagrams.socket().send(&large);
@@ -49,7 +54,12 @@ fn expect_datagrams_to_be_refused(from: &Pod, to: SocketAddr) {
 }
 
 /// All that is sent arrives, and both ends know why in pieces.
-fn expect_stream_to_adapt(from: &Pod, to: SocketAddr, backend: &Pod, seen_as: [IpAddr; 2]) {
+pub(crate) fn expect_stream_to_adapt(
+    from: &Pod,
+    to: SocketAddr,
+    backend: &Pod,
+    seen_as: [IpAddr; 2],
+) {
     let transfer = tcp_transfer(from.namespace(), to, MEGABYTE, PATIENCE);
     let transfer = transfer.unwrap_or_else(|error| panic!("{} -> {to}: {error}", from.name()));
     assert_eq!(transfer.answer.server, backend.name());
@@ -71,7 +81,12 @@ fn expect_stream_to_adapt(from: &Pod, to: SocketAddr, backend: &Pod, seen_as: [I
 
 #[test]
 fn a_pods_packets_fit_a_narrow_link_on_the_way_to_its_service_and_back() {
-    let mut stage = Stage::new(&[]);
+    expect_to_fit(&[]);
+}
+
+/// From a pod, with agents that have these flags.
+pub(crate) fn expect_to_fit(flags: &[&'static str]) {
+    let mut stage = Stage::new(flags);
     without_icmp_limits(&stage);
     let far = stage.web[1].clone();
     stage.set_backends(std::slice::from_ref(&far));
@@ -90,7 +105,12 @@ fn a_pods_packets_fit_a_narrow_link_on_the_way_to_its_service_and_back() {
 
 #[test]
 fn packets_from_outside_fit_a_narrow_link_between_the_nodes_and_back() {
-    let mut stage = Stage::new(&[]);
+    expect_to_fit_from_outside(&[]);
+}
+
+/// From outside, with agents that have these flags.
+pub(crate) fn expect_to_fit_from_outside(flags: &[&'static str]) {
+    let mut stage = Stage::new(flags);
     without_icmp_limits(&stage);
     let far = stage.web[1].clone();
     stage.set_backends(std::slice::from_ref(&far));

@@ -84,7 +84,7 @@ fn expect_netfilter(pods: PodLink) {
     }
 }
 
-fn drop_forwarded(client: &Pod, backend: &Pod) -> String {
+pub(crate) fn drop_forwarded(client: &Pod, backend: &Pod) -> String {
     format!(
         "table inet foreign {{
             chain forward {{

@@ -26,7 +26,12 @@ fn expect_refused(from: &Pod, protocol: Protocol, to: SocketAddr) {
 
 #[test]
 fn a_datagram_to_a_backend_that_does_not_listen_is_refused_in_the_services_name() {
-    let mut stage = Stage::new(&[]);
+    expect_refusals(&[]);
+}
+
+/// In the name of the Service, with agents that have these flags.
+pub(crate) fn expect_refusals(flags: &[&'static str]) {
+    let mut stage = Stage::new(flags);
     for node in [1, 2] {
         let deaf = stage.cluster.add_pod(node, &format!("deaf-{node}"));
         stage.set_backends(&[deaf.expect("the pod is laid out")]);

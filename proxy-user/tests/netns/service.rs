@@ -26,7 +26,12 @@ fn a_service_is_reached_from_pods_and_from_outside() {
 
 #[test]
 fn direct_connections_follow_those_through_a_service_from_the_same_port() {
-    let stage = Stage::new(&[]);
+    expect_direct_after_service(&[]);
+}
+
+/// From the same port, with agents that have these flags.
+pub(crate) fn expect_direct_after_service(flags: &[&'static str]) {
+    let stage = Stage::new(flags);
     for port in 20_000..20_006 {
         for to in stage.cluster_ips() {
             tcp_ask_from(&stage.shell, port, to, PATIENCE).expect("the service answers");
