@@ -36,4 +36,4 @@ pub use service::{
 pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
