@@ -5,28 +5,38 @@
 mod cpu;
 #[path = "programming/memory.rs"]
 mod memory;
+#[expect(dead_code, reason = "what of it others need")]
+#[path = "side/netfilter.rs"]
+mod netfilter;
 #[path = "support/place.rs"]
 mod place;
 #[path = "programming/population.rs"]
 mod population;
+#[expect(dead_code, reason = "what of it others need")]
+#[path = "side/services.rs"]
+mod services;
 #[path = "programming/stage.rs"]
 mod stage;
 #[path = "support/stats.rs"]
 mod stats;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
+use netfilter::Writer;
 use population::{Member, Population};
 use proxy_user::source::Event;
+use services::Services;
 use stage::{Cost, Stage};
 use stats::Samples;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
+use xtask::cluster::Cluster;
 
 /// Endpoints of the one Service that has many.
 const MANY: u32 = 5_000;
-/// Rows of each flow table: the product's default.
-const MAX_FLOWS: u32 = 262_144;
+/// For rules that take longer there are too many Services.
+const LIMIT: Duration = Duration::from_secs(900);
 /// Services of which events come together while memory is looked at.
 const BATCH: usize = 100;
 /// Milliseconds and MiB that are wanted at most.
@@ -39,8 +49,9 @@ const MAPS: f64 = 100.0;
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   cargo xtask bench programming
+  cargo xtask bench programming -- --quick
   cargo xtask bench programming -- --services 20000
-  cargo xtask bench programming -- --quick")]
+  cargo xtask bench programming -- --against-nftables      # takes minutes")]
 struct Options {
     /// Fewer repetitions and changes.
     #[arg(long)]
@@ -51,6 +62,9 @@ struct Options {
     /// Endpoints of each Service.
     #[arg(long, value_name = "N", default_value_t = 10)]
     endpoints: u32,
+    /// Also load the rules of kube-proxy for as many ports and endpoints by nft, in one transaction.
+    #[arg(long)]
+    against_nftables: bool,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -58,6 +72,12 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    ensure!(
+        options.services > 0 && options.endpoints > 0,
+        "nothing to do"
+    );
+    // It needs the machine's mounts.
+    let nftables = options.against_nftables.then(|| nftables(&options));
     let bpffs = place::private_bpffs()?;
     cpu::stay_on_one_cpu()?;
     let population = Population {
@@ -71,12 +91,31 @@ fn main() -> Result<()> {
     );
     memory_of(&bpffs, population)?;
     all_at_once(&bpffs, population, repetitions)?;
-    one_by_one(&bpffs, population, changes)
+    one_by_one(&bpffs, population, changes)?;
+    if let Some(time) = nftables {
+        println!("\n{:40}{:>10.1}", "ms, the same in nftables", millis(time?));
+    }
+    Ok(())
+}
+
+/// Services have two ports each there: half as many are as many ports.
+fn nftables(options: &Options) -> Result<Duration> {
+    let cluster = Cluster::create(1)?;
+    let services = Services {
+        count: options.services / 2,
+        server: Ipv4Addr::LOCALHOST,
+    };
+    let endpoints = (1..=options.endpoints).map(|number| {
+        let base = Ipv4Addr::new(10, 128, 0, 0).to_bits();
+        Ipv4Addr::from_bits(base + number).to_string()
+    });
+    let rules = Writer::Nftables.rules(services, &endpoints.collect::<Vec<_>>());
+    Writer::Nftables.load(cluster.node(1).namespace(), &rules, LIMIT)
 }
 
 /// What is there at the start and when all is written.
 fn memory_of(bpffs: &Path, population: Population) -> Result<()> {
-    let mut stage = Stage::new(bpffs, MAX_FLOWS)?;
+    let mut stage = Stage::new(bpffs)?;
     let (maps, process) = (memory::of_maps(&stage.pins())?, memory::resident()?);
     let mut members = population.members();
     loop {
@@ -101,7 +140,7 @@ fn memory_of(bpffs: &Path, population: Population) -> Result<()> {
 fn all_at_once(bpffs: &Path, population: Population, repetitions: usize) -> Result<()> {
     let mut costs = Vec::new();
     for _ in 0..repetitions {
-        let mut stage = Stage::new(bpffs, MAX_FLOWS)?;
+        let mut stage = Stage::new(bpffs)?;
         let events: Vec<Event> = population
             .members()
             .flat_map(|member| member.events().collect::<Vec<_>>())
@@ -110,9 +149,7 @@ fn all_at_once(bpffs: &Path, population: Population, repetitions: usize) -> Resu
         stage.check(population.services, population.all_endpoints())?;
         stage.end()?;
     }
-    let samples = |part: fn(Cost) -> Duration| {
-        Samples(costs.iter().map(|cost| millis(part(*cost))).collect())
-    };
+    let samples = |part: Part| Samples(costs.iter().map(|cost| millis(part(*cost))).collect());
     println!(
         "\n{:40}{:>10}{:>10}{:>10}",
         "ms, all in one batch", "median", "least", "most"
@@ -129,15 +166,18 @@ fn all_at_once(bpffs: &Path, population: Population, repetitions: usize) -> Resu
 }
 
 /// Parts of a batch's time.
-const PARTS: [(&str, fn(Cost) -> Duration); 3] = [
+const PARTS: [(&str, Part); 3] = [
     ("objects to ops", Cost::translate),
     ("ops to maps", |cost| cost.write),
     ("all", |cost| cost.total),
 ];
 
+/// A part of what a batch has cost.
+type Part = fn(Cost) -> Duration;
+
 /// One endpoint after the other is replaced, among all, then in a Service that has many.
 fn one_by_one(bpffs: &Path, population: Population, changes: u32) -> Result<()> {
-    let mut stage = Stage::new(bpffs, MAX_FLOWS)?;
+    let mut stage = Stage::new(bpffs)?;
     let mut members: Vec<Member> = population.members().collect();
     stage.apply(members.iter().flat_map(Member::events).collect())?;
     let mut unused = population.all_endpoints()..;

@@ -1,7 +1,8 @@
 //! The agent's loop over maps of its own, and a clock on what it writes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use proxy_common::NodeConfig;
+use proxy_user::config::MAX_FLOWS;
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, Options};
@@ -38,12 +39,12 @@ impl Cost {
 
 impl Stage {
     /// New maps, empty; the loop knows that there are no objects yet.
-    pub(crate) fn new(bpffs: &Path, max_flows: u32) -> Result<Self> {
+    pub(crate) fn new(bpffs: &Path) -> Result<Self> {
         let folder = bpffs.join("programming");
         std::fs::create_dir_all(&folder)?;
         let loaded = object::load(&Options {
             pins: Pins::new(&folder),
-            max_flows,
+            max_flows: MAX_FLOWS,
             log_decisions: false,
             features: Features::probe_used()?,
         })?;
@@ -70,7 +71,7 @@ impl Stage {
         let total = start.elapsed();
         if self.sync.needs_retry() {
             let error = self.sync.report().last_error;
-            anyhow::bail!("not all could be written: {}", error.unwrap_or_default());
+            bail!("not all could be written: {}", error.unwrap_or_default());
         }
         // No program runs, so nothing has to be waited for.
         if let Some(freed) = self.sync.take_freed() {
