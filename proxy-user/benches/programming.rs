@@ -166,10 +166,11 @@ fn all_at_once(bpffs: &Path, population: Population, repetitions: usize) -> Resu
 }
 
 /// Parts of a batch's time.
-const PARTS: [(&str, Part); 3] = [
+const PARTS: [(&str, Part); 4] = [
     ("objects to ops", Cost::translate),
     ("ops to maps", |cost| cost.write),
     ("all", |cost| cost.total),
+    ("CPU time of all", |cost| cost.cpu),
 ];
 
 /// A part of what a batch has cost.

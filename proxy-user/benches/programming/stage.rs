@@ -1,6 +1,7 @@
 //! The agent's loop over maps of its own, and a clock on what it writes.
 
 use anyhow::{Result, bail, ensure};
+use nix::time::{ClockId, clock_gettime};
 use proxy_common::NodeConfig;
 use proxy_user::config::MAX_FLOWS;
 use proxy_user::datapath::features::Features;
@@ -28,6 +29,8 @@ pub(crate) struct Cost {
     pub(crate) total: Duration,
     /// The part of it in which maps were written.
     pub(crate) write: Duration,
+    /// What the CPU has spent on all of it, and not on others.
+    pub(crate) cpu: Duration,
 }
 
 impl Cost {
@@ -66,9 +69,9 @@ impl Stage {
     /// Applies events that are in memory.
     pub(crate) fn apply(&mut self, events: Vec<Event>) -> Result<Cost> {
         self.sync.datapath().spent = Duration::ZERO;
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_time()?);
         self.sync.apply(events);
-        let total = start.elapsed();
+        let (total, cpu) = (start.elapsed(), cpu_time()? - cpu);
         if self.sync.needs_retry() {
             let error = self.sync.report().last_error;
             bail!("not all could be written: {}", error.unwrap_or_default());
@@ -80,6 +83,7 @@ impl Stage {
         Ok(Cost {
             total,
             write: self.sync.datapath().spent,
+            cpu,
         })
     }
 
@@ -132,6 +136,11 @@ impl Datapath for Timed {
     fn grace(&self) -> Grace {
         self.inner.grace()
     }
+}
+
+/// Of this thread.
+fn cpu_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 fn settings() -> Settings {
