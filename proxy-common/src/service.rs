@@ -113,9 +113,8 @@ impl Frontend {
 /// Value of `SERVICES`: where the service's region lies in `SLOTS`, and which generation of it is
 /// meant.
 ///
-/// One aligned 64-bit word: replacing it is the moment at which a new region takes over. A reader that
-/// sees half of each (the kernel copies the word as memory) finds a region of another generation, and
-/// looks again. 0 is "no such service".
+/// One aligned 64-bit word, which the agent replaces by one store: the moment at which a new region takes
+/// over. A reader that finds a region of another generation there looks again. 0 is "no such service".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct ServiceWord {

@@ -15,6 +15,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+/// Rows in each of the two flow tables where nobody says otherwise: room for what kube-proxy lets netfilter
+/// track at least, in both families together, and for all maps in 100 MB.
+pub const MAX_FLOWS: u32 = 131_072;
+
 /// Where things are on this node.
 #[derive(Clone, Debug, Args)]
 pub struct Place {
@@ -75,7 +79,7 @@ pub struct Run {
     #[arg(long, value_name = "off|DEV,..", default_value = "off")]
     pub fast_lane: FastLane,
     /// Rows in each of the two flow tables; a connection needs two, or four when it is masked.
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1024..))]
+    #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flows: u32,
     /// Source ports of masked flows, as MIN-MAX; the widest range beside the ephemeral ports and
     /// the NodePorts if not given.

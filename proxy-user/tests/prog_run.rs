@@ -1,6 +1,8 @@
 //! Ring 3: the fixture table in the kernel, agreeing byte for byte with the host; and what only the
 //! kernel can show.
 
+#[path = "prog_run/arrays.rs"]
+mod arrays;
 #[path = "prog_run/expiry.rs"]
 mod expiry;
 #[path = "prog_run/loaded.rs"]

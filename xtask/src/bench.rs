@@ -13,7 +13,8 @@ use clap::{Args, ValueEnum};
   cargo xtask bench packet
   cargo xtask bench growth -- --quick
   cargo xtask bench agent -- --services 1000
-  cargo xtask bench sockets -- --quick")]
+  cargo xtask bench sockets -- --quick
+  cargo xtask bench programming")]
 pub struct Options {
     /// What to measure.
     #[arg(value_enum, default_value = "side-by-side")]
@@ -36,6 +37,8 @@ pub enum Subject {
     Agent,
     /// What the programs at cgroups cost an application.
     Sockets,
+    /// Time from objects in memory to rows in maps, and memory.
+    Programming,
 }
 
 /// Runs the benchmark, its output as it comes.
@@ -45,7 +48,11 @@ pub enum Subject {
 pub fn run(options: &Options) -> Result<()> {
     match options.subject {
         Subject::SideBySide => setup::ready_to_compare()?,
-        Subject::Packet | Subject::Growth | Subject::Agent | Subject::Sockets => setup::ready()?,
+        Subject::Packet
+        | Subject::Growth
+        | Subject::Agent
+        | Subject::Sockets
+        | Subject::Programming => setup::ready()?,
     }
     let name = match options.subject {
         Subject::SideBySide => "side_by_side",
@@ -53,6 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
         Subject::Growth => "growth",
         Subject::Agent => "agent",
         Subject::Sockets => "sockets",
+        Subject::Programming => "programming",
     };
     let mut cargo = workspace::cargo(&["bench", "-p", "proxy-user", "--bench", name])?;
     if !options.args.is_empty() {

@@ -27,21 +27,21 @@ pub(crate) static FRONTENDS_V4: HashMap<FrontendKey<AddrV4>, Frontend, 262144, O
 pub(crate) static FRONTENDS_V6: HashMap<FrontendKey<AddrV6>, Frontend, 262144, ON_DEMAND> =
     HashMap::new();
 #[btf_map]
-static SERVICES: Array<u64, 262144> = Array::new();
+static SERVICES: Array<u64, 262144, MAPPED> = Array::new();
 #[btf_map]
-pub(crate) static SLOTS: Array<u32, 2097152> = Array::new();
+pub(crate) static SLOTS: Array<u32, 2097152, MAPPED> = Array::new();
 #[btf_map]
-pub(crate) static BACKENDS_V4: Array<Backend<AddrV4>, 262144> = Array::new();
+pub(crate) static BACKENDS_V4: Array<Backend<AddrV4>, 262144, MAPPED> = Array::new();
 #[btf_map]
-pub(crate) static BACKENDS_V6: Array<Backend<AddrV6>, 262144> = Array::new();
+pub(crate) static BACKENDS_V6: Array<Backend<AddrV6>, 262144, MAPPED> = Array::new();
 #[btf_map]
-pub(super) static FLOWS_V4: HashMap<Tuple<AddrV4>, Flow<AddrV4>, 262144> = HashMap::new();
+pub(super) static FLOWS_V4: HashMap<Tuple<AddrV4>, Flow<AddrV4>, 131072> = HashMap::new();
 #[btf_map]
-pub(super) static FLOWS_V6: HashMap<Tuple<AddrV6>, Flow<AddrV6>, 262144> = HashMap::new();
+pub(super) static FLOWS_V6: HashMap<Tuple<AddrV6>, Flow<AddrV6>, 131072> = HashMap::new();
 #[btf_map]
-pub(super) static HALF_OPEN_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 131072> = LruHashMap::new();
+pub(super) static HALF_OPEN_V4: LruHashMap<Tuple<AddrV4>, Flow<AddrV4>, 65536> = LruHashMap::new();
 #[btf_map]
-pub(super) static HALF_OPEN_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 131072> = LruHashMap::new();
+pub(super) static HALF_OPEN_V6: LruHashMap<Tuple<AddrV6>, Flow<AddrV6>, 65536> = LruHashMap::new();
 #[btf_map]
 pub(super) static FILTER_V4: Array<Filter, 1, MAPPED> = Array::new();
 #[btf_map]

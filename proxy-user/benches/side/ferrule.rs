@@ -3,6 +3,7 @@
 use crate::memory;
 use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
+use proxy_user::config::MAX_FLOWS;
 use proxy_user::datapath::attach::{Attacher, Method};
 use proxy_user::datapath::cgroup;
 use proxy_user::datapath::devices::{self, DeviceEvent, FastLane};
@@ -17,9 +18,6 @@ use proxy_user::tables::Sockets;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 use xtask::cluster::Node;
-
-/// Rows of flow tables: the product's default.
-const MAX_FLOWS: u32 = 262_144;
 
 /// Where programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::path::Path;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bench"));
 
-/// Rows of each flow table: the product's default.
+/// Rows of each flow table: twice the product's default, so that all new flows of a run find room.
 pub(crate) const MAX_FLOWS: u32 = 262_144;
 /// Words of `STATE`: the saved headers, then `spread`, `runs`, `hits` and `salt`.
 const STATE: usize = 19;

@@ -3,7 +3,6 @@
 use super::{IpFamily, Protocol, ServiceName, Skipped, Why, address};
 use crate::source::ObjectKey;
 use k8s_openapi::api::discovery::v1::{self, EndpointPort, EndpointSlice};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Names the Service that a slice belongs to.
@@ -102,14 +101,19 @@ pub(super) fn merged<'a>(
     name: &str,
     protocol: Protocol,
 ) -> Vec<Endpoint> {
-    let mut merged: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
-    for endpoint in slices.flat_map(|slice| slice.endpoints(name, protocol)) {
-        let at = (endpoint.address, endpoint.port);
-        if !(endpoint.terminating && merged.contains_key(&at)) {
-            merged.insert(at, endpoint);
+    let at = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+    let endpoints = slices.flat_map(|slice| slice.endpoints(name, protocol));
+    let mut merged: Vec<Endpoint> = endpoints.collect();
+    // Slices are sorted more often than not, which makes this cheap; equal ones stay in their order.
+    merged.sort_by_key(at);
+    merged.dedup_by(|next, kept| {
+        let same = at(next) == at(kept);
+        if same && !next.terminating {
+            *kept = *next;
         }
-    }
-    merged.into_values().collect()
+        same
+    });
+    merged
 }
 
 impl Slice {

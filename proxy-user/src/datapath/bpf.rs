@@ -8,8 +8,9 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// A row as aya's typed maps want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,30 +19,6 @@ pub struct Row<T>(pub T);
 
 // SAFETY: transparent over a type that is plain bytes without padding (bytemuck::Pod).
 unsafe impl<T: Pod> aya::Pod for Row<T> {}
-
-/// How many rows one call reads.
-const BATCH: u32 = 8192;
-
-/// Reads all rows of an array (BPF_MAP_LOOKUP_BATCH, Linux 5.6), by index.
-///
-/// # Errors
-/// What the kernel said to the first call that failed.
-pub fn read_array<T: Pod>(map: BorrowedFd<'_>, length: u32) -> io::Result<Vec<T>> {
-    let mut rows = Vec::with_capacity(length as usize);
-    let mut keys = vec![0u32; BATCH as usize];
-    let mut values = vec![T::zeroed(); BATCH as usize];
-    let mut cursor = None;
-    while rows.len() < length as usize {
-        let batch = read_batch(map, cursor, &mut keys, &mut values)?;
-        rows.extend_from_slice(&values[..batch.rows]);
-        if batch.rows == 0 || batch.next.is_none() {
-            break;
-        }
-        cursor = batch.next;
-    }
-    rows.truncate(length as usize);
-    Ok(rows)
-}
 
 /// What a call has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,29 +190,49 @@ pub fn walk(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<
     Ok(unsafe { OwnedFd::from_raw_fd(file) }.into())
 }
 
-/// A map's memory (BPF_F_MMAPABLE), which programs write meanwhile.
-#[derive(Debug)]
-pub struct Memory(MmapRaw);
+/// An integer that programs may read or write at the same moment.
+///
+/// # Safety
+/// Any bytes are a valid one, and it can be changed through a shared reference.
+pub unsafe trait Cell {}
 
-impl Memory {
-    /// Of an array's only row, which has this size.
+// SAFETY: all three are integers that are changed atomically.
+unsafe impl Cell for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Cell for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Cell for AtomicU64 {}
+
+/// The memory of an array (BPF_F_MMAPABLE): all of its rows, as integers of one size.
+#[derive(Debug)]
+pub struct Memory<T> {
+    pages: MmapRaw,
+    cells: PhantomData<T>,
+}
+
+impl<T: Cell> Memory<T> {
+    /// The first `cells` integers.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub fn map(map: BorrowedFd<'_>, size: usize) -> io::Result<Self> {
-        let memory = MmapOptions::new().len(size).map_raw(map.as_raw_fd())?;
-        Ok(Self(memory))
+    /// What the kernel said: EINVAL if there are not so many.
+    pub fn map(map: BorrowedFd<'_>, cells: usize) -> io::Result<Self> {
+        let size = cells.saturating_mul(size_of::<T>());
+        Ok(Self {
+            pages: MmapOptions::new().len(size).map_raw(map.as_raw_fd())?,
+            cells: PhantomData,
+        })
     }
 
-    /// One byte.
+    /// One integer.
     ///
     /// # Panics
-    /// Beyond the row.
-    pub fn byte(&self, offset: usize) -> &AtomicU8 {
-        assert!(offset < self.0.len(), "within the row");
-        // SAFETY: by the check above within the memory, which stays mapped as long as this value, and in which
-        // only single bytes are written.
-        unsafe { AtomicU8::from_ptr(self.0.as_mut_ptr().wrapping_add(offset)) }
+    /// Beyond the end.
+    pub fn cell(&self, index: usize) -> &T {
+        let cells = self.pages.as_mut_ptr().cast::<T>();
+        assert!(index < self.pages.len() / size_of::<T>(), "within the map");
+        // SAFETY: by the check above within the memory, which stays mapped as long as this value and starts at
+        // a page; what is there is valid and may change, which is what a cell is for.
+        unsafe { &*cells.wrapping_add(index) }
     }
 }
 

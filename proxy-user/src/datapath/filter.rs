@@ -14,7 +14,7 @@ pub const FILTERS: [&str; 2] = ["FILTER_V4", "FILTER_V6"];
 /// The map's only row.
 #[derive(Debug)]
 pub struct FilterMap {
-    memory: Memory,
+    memory: Memory<AtomicU8>,
 }
 
 impl FilterMap {
@@ -67,6 +67,6 @@ impl FilterMap {
     }
 
     fn byte(&self, offset: usize) -> &AtomicU8 {
-        self.memory.byte(offset)
+        self.memory.cell(offset)
     }
 }

@@ -1,26 +1,25 @@
 //! The kernel's maps, written op by op.
 
-use crate::datapath::bpf::{Row, read_array, wait_for_programs};
+use crate::datapath::array::{Rows, Words};
+use crate::datapath::bpf::{Row, wait_for_programs};
 use crate::datapath::filter::{FILTERS, FilterMap};
 use crate::datapath::pins::Pins;
 use crate::datapath::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData, MapError, MapInfo};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use proxy_common::{
     AddrV4, AddrV6, Address, Backend, Frontend, FrontendKey, NodeConfig, RegionHeader, ServiceWord,
 };
 use std::io;
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// The pinned maps, opened.
 pub struct Kernel {
-    pins: Pins,
     capacity: Capacity,
     config: Array<MapData, Row<NodeConfig>>,
-    services: Array<MapData, u64>,
-    slots: Array<MapData, u32>,
+    services: Words,
+    slots: Rows<u32>,
     v4: FamilyMaps<AddrV4>,
     v6: FamilyMaps<AddrV6>,
 }
@@ -32,7 +31,7 @@ where
 {
     frontends: HashMap<MapData, Row<FrontendKey<A>>, Row<Frontend>>,
     filter: FilterMap,
-    backends: Array<MapData, Row<Backend<A>>>,
+    backends: Rows<Backend<A>>,
     names: [Map; 2],
 }
 
@@ -45,12 +44,11 @@ impl Kernel {
         let [filter4, filter6] = FILTERS;
         Ok(Self {
             config: open(pins, "CONFIG")?,
-            services: open(pins, Map::Services.name())?,
-            slots: open(pins, Map::Slots.name())?,
+            services: Words::open(pins, Map::Services)?,
+            slots: Rows::open(pins, Map::Slots)?,
             v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4], filter4)?,
             v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6], filter6)?,
             capacity: capacity(pins),
-            pins: pins.clone(),
         })
     }
 
@@ -58,40 +56,24 @@ impl Kernel {
         match op {
             Op::V4(op) => self.v4.write(op),
             Op::V6(op) => self.v6.write(op),
-            Op::PutRegion { start, words } => self.put_region(*start, words),
-            Op::PutService { id, word } => self.put_service(*id, *word),
-            Op::ClearService { id } => self.put_service(*id, ServiceWord::NONE),
+            Op::PutRegion { start, words } => self.slots.put(*start, words),
+            Op::PutService { id, word } => self.services.put(*id, word.word()),
+            Op::ClearService { id } => self.services.put(*id, ServiceWord::NONE.word()),
         }
     }
 
     /// As far as services point: regions don't overlap, so the last one that starts is the last that
     /// ends.
-    fn dump_slots(&self, services: &[(u32, ServiceWord)]) -> Result<Vec<u32>, Error> {
+    fn dump_slots(&self, services: &[(u32, ServiceWord)]) -> Vec<u32> {
         let starts = services.iter().map(|(_, word)| word.region());
         let Some(last) = starts.max() else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
+        let header = last.saturating_add(RegionHeader::WORDS);
         // A row that can't be read is out of bounds, and so is the region.
-        let backends = self.slots.get(&last.saturating_add(1), 0).unwrap_or(0);
-        let end = last
-            .saturating_add(RegionHeader::WORDS)
-            .saturating_add(backends);
-        read(&self.pins, Map::Slots, end.min(self.capacity.slots))
-    }
-
-    fn put_region(&mut self, start: u32, words: &[u32]) -> Result<(), Error> {
-        for (index, word) in (start..).zip(words) {
-            self.slots
-                .set(index, word, 0)
-                .map_err(|error| failed(Map::Slots, error))?;
-        }
-        Ok(())
-    }
-
-    fn put_service(&mut self, id: u32, word: ServiceWord) -> Result<(), Error> {
-        self.services
-            .set(id, word.word(), 0)
-            .map_err(|error| failed(Map::Services, error))
+        let backends = self.slots.read(header).get(last as usize + 1).copied();
+        self.slots
+            .read(header.saturating_add(backends.unwrap_or_default()))
     }
 }
 
@@ -117,11 +99,11 @@ where
     Backend<A>: Pod,
 {
     fn open(pins: &Pins, names: [Map; 2], filter: &str) -> Result<Self> {
-        let [frontends, backends] = names.map(Map::name);
+        let [frontends, backends] = names;
         let maps = Self {
-            frontends: open(pins, frontends)?,
+            frontends: open(pins, frontends.name())?,
             filter: FilterMap::open(pins, filter)?,
-            backends: open(pins, backends)?,
+            backends: Rows::open(pins, backends)?,
             names,
         };
         // An earlier version may have written them without.
@@ -133,18 +115,10 @@ where
     }
 
     fn write(&mut self, op: &FamilyOp<A>) -> Result<(), Error> {
-        let [frontends, backends] = self.names;
+        let [frontends, _] = self.names;
         match op {
-            FamilyOp::PutBackend { id, row } => self
-                .backends
-                .set(*id, Row(*row), 0)
-                .map_err(|error| failed(backends, error)),
-            FamilyOp::ClearBackend { id } => {
-                let row = Row(Backend::zeroed());
-                self.backends
-                    .set(*id, row, 0)
-                    .map_err(|error| failed(backends, error))
-            }
+            FamilyOp::PutBackend { id, row } => self.backends.put(*id, &[*row]),
+            FamilyOp::ClearBackend { id } => self.backends.clear(*id),
             FamilyOp::PutFrontend { key, row } => {
                 self.filter.add_frontend(&key.address);
                 let outcome = self.frontends.insert(Row(*key), Row(*row), 0);
@@ -164,24 +138,13 @@ where
             .map_err(|error| failed(self.names[0], error))
     }
 
-    fn dump_backends(&self, pins: &Pins, length: u32) -> Result<Vec<(u32, Backend<A>)>, Error> {
-        let rows: Vec<Backend<A>> = read(pins, self.names[1], length)?;
-        Ok((0..)
+    fn dump_backends(&self) -> Vec<(u32, Backend<A>)> {
+        let rows = self.backends.read(u32::MAX);
+        (0..)
             .zip(rows)
             .filter(|(_, row)| row.generation != 0)
-            .collect())
+            .collect()
     }
-}
-
-/// The first `length` rows of an array; `T` is what its values are.
-fn read<T: Pod>(pins: &Pins, map: Map, length: u32) -> Result<Vec<T>, Error> {
-    let failed = |source| Error::Syscall {
-        what: format!("reading {map}"),
-        source,
-    };
-    let data = MapData::from_pin(pins.map(map.name()));
-    let data = data.map_err(|error| failed(source_of(error)))?;
-    read_array(data.fd().as_fd(), length).map_err(failed)
 }
 
 fn capacity(pins: &Pins) -> Capacity {
@@ -204,22 +167,17 @@ impl Datapath for Kernel {
     }
 
     fn dump(&mut self) -> Result<Dump, Error> {
-        let words: Vec<u64> = read(&self.pins, Map::Services, self.capacity.services)?;
-        let services = (0..).zip(words.into_iter().map(ServiceWord::from_word));
+        let services = (0..).zip(self.services.read().map(ServiceWord::from_word));
         let services: Vec<(u32, ServiceWord)> = services
             .filter(|(_, word)| *word != ServiceWord::NONE)
             .collect();
         Ok(Dump {
             frontends_v4: self.v4.dump_frontends()?,
             frontends_v6: self.v6.dump_frontends()?,
-            slots: self.dump_slots(&services)?,
+            slots: self.dump_slots(&services),
             services,
-            backends_v4: self
-                .v4
-                .dump_backends(&self.pins, self.capacity.backends_v4)?,
-            backends_v6: self
-                .v6
-                .dump_backends(&self.pins, self.capacity.backends_v6)?,
+            backends_v4: self.v4.dump_backends(),
+            backends_v6: self.v6.dump_backends(),
         })
     }
 

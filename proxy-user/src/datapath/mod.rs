@@ -1,5 +1,6 @@
 //! The kernel as the sync loop sees it: maps that can be read once and written op by op.
 
+mod array;
 pub mod attach;
 pub mod bpf;
 pub mod cgroup;

@@ -35,9 +35,12 @@ impl<D: Datapath> Sync<D> {
         let (mut owners, mut ops): (Vec<usize>, Vec<Op>) = ops.into_iter().unzip();
         while !ops.is_empty() {
             let (applied, result) = self.datapath.apply(&ops);
-            for (owner, op) in owners.drain(..applied).zip(ops.drain(..applied)) {
-                self.advance(&names[owner], &op);
+            let mut done = ops.drain(..applied);
+            for run in owners[..applied].chunk_by(|one, other| one == other) {
+                self.advance(&names[run[0]], done.by_ref().take(run.len()));
             }
+            drop(done);
+            owners.drain(..applied);
             if let (Err(error), Some(&owner)) = (result, owners.first()) {
                 self.fail(&error);
                 failed.insert(owner);
@@ -48,10 +51,13 @@ impl<D: Datapath> Sync<D> {
         failed
     }
 
-    fn advance(&mut self, name: &ServiceName, op: &Op) {
+    fn advance(&mut self, name: &ServiceName, ops: impl Iterator<Item = Op>) {
         let mut freed = Vec::new();
-        if let Some(entry) = self.services.get_mut(name) {
-            entry.actual.apply(op, &mut freed);
+        let mut entry = self.services.get_mut(name);
+        for op in ops {
+            if let Some(entry) = &mut entry {
+                entry.actual.apply(&op, &mut freed);
+            }
         }
         self.free(freed);
     }

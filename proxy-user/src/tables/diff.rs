@@ -1,7 +1,9 @@
 //! The ops that turn some rows into others, in an order that is safe for packets at any moment.
 
-use super::{Family, FamilyOp, FamilyTables, Op, ServiceTables};
+use super::{Family, FamilyOp, Op, ServiceTables};
 use proxy_common::{AddrV4, AddrV6};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// The ops that turn `actual` into `desired`.
 ///
@@ -11,22 +13,19 @@ pub fn diff(actual: &ServiceTables, desired: &ServiceTables) -> Vec<Op> {
     let mut ops = Vec::new();
     family::<AddrV4>(actual, desired, &mut ops);
     family::<AddrV6>(actual, desired, &mut ops);
-    for (&start, words) in &desired.regions {
-        if actual.regions.get(&start) != Some(words) {
-            ops.push(Op::PutRegion {
-                start,
-                words: words.clone(),
-            });
+    for change in changes(&actual.regions, &desired.regions) {
+        // Nothing has to be done about those that nobody points at any more.
+        if let Change::Put(&start, words) = change {
+            let words = words.clone();
+            ops.push(Op::PutRegion { start, words });
         }
     }
-    for (&id, &word) in &desired.services {
-        if actual.services.get(&id) != Some(&word) {
-            ops.push(Op::PutService { id, word });
-        }
+    for change in changes(&actual.services, &desired.services) {
+        ops.push(match change {
+            Change::Put(&id, &word) => Op::PutService { id, word },
+            Change::Remove(&id) => Op::ClearService { id },
+        });
     }
-    let cleared = actual.services.keys();
-    let cleared = cleared.filter(|id| !desired.services.contains_key(id));
-    ops.extend(cleared.map(|&id| Op::ClearService { id }));
     sort(&mut ops, |op| op);
     ops
 }
@@ -39,32 +38,47 @@ pub fn sort<T>(ops: &mut [T], op: impl Fn(&T) -> &Op) {
 
 fn family<A: Family>(actual: &ServiceTables, desired: &ServiceTables, ops: &mut Vec<Op>) {
     let (actual, desired) = (actual.family::<A>(), desired.family::<A>());
-    frontends(actual, desired, ops);
-    backends(actual, desired, ops);
-}
-
-fn frontends<A: Family>(actual: &FamilyTables<A>, desired: &FamilyTables<A>, ops: &mut Vec<Op>) {
-    for (&key, &row) in &desired.frontends {
-        if actual.frontends.get(&key) != Some(&row) {
-            ops.push(A::op(FamilyOp::PutFrontend { key, row }));
-        }
+    for change in changes(&actual.frontends, &desired.frontends) {
+        ops.push(A::op(match change {
+            Change::Put(&key, &row) => FamilyOp::PutFrontend { key, row },
+            Change::Remove(&key) => FamilyOp::DeleteFrontend { key },
+        }));
     }
-    for &key in actual.frontends.keys() {
-        if !desired.frontends.contains_key(&key) {
-            ops.push(A::op(FamilyOp::DeleteFrontend { key }));
-        }
+    for change in changes(&actual.backends, &desired.backends) {
+        ops.push(A::op(match change {
+            Change::Put(&id, &row) => FamilyOp::PutBackend { id, row },
+            Change::Remove(&id) => FamilyOp::ClearBackend { id },
+        }));
     }
 }
 
-fn backends<A: Family>(actual: &FamilyTables<A>, desired: &FamilyTables<A>, ops: &mut Vec<Op>) {
-    for (&id, &row) in &desired.backends {
-        if actual.backends.get(&id) != Some(&row) {
-            ops.push(A::op(FamilyOp::PutBackend { id, row }));
+enum Change<'a, K, V> {
+    /// A row that is new or another one.
+    Put(&'a K, &'a V),
+    Remove(&'a K),
+}
+
+/// What separates some rows from others, by one walk over both.
+fn changes<'a, K: Ord, V: PartialEq>(
+    actual: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = Change<'a, K, V>> {
+    let (mut actual, mut desired) = (actual.iter().peekable(), desired.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (actual.peek(), desired.peek()) {
+                (Some((is, _)), Some((wanted, _))) => is.cmp(wanted),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return None,
+            };
+            let is = actual.next_if(|_| order.is_le());
+            let wanted = desired.next_if(|_| order.is_ge());
+            match (is, wanted) {
+                (Some((key, _)), None) => return Some(Change::Remove(key)),
+                (Some((_, is)), Some((_, wanted))) if is == wanted => {}
+                (_, wanted) => return wanted.map(|(key, value)| Change::Put(key, value)),
+            }
         }
-    }
-    for &id in actual.backends.keys() {
-        if !desired.backends.contains_key(&id) {
-            ops.push(A::op(FamilyOp::ClearBackend { id }));
-        }
-    }
+    })
 }

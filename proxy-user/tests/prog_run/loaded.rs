@@ -2,7 +2,7 @@
 //! BPF_PROG_TEST_RUN.
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use proxy_common::{
     AddrV4, AddrV6, Counter, Flow, FragmentKey, FragmentPorts, Hook, Table, Ticks, Tuple, Unused,
@@ -97,9 +97,10 @@ impl Loaded {
             .expect("CONFIG is written");
     }
 
-    fn apply(&mut self, ops: &[Op]) {
+    /// Writes ops to the maps.
+    pub(crate) fn apply(&mut self, ops: &[Op]) {
         let (_, outcome) = self.kernel.apply(ops);
-        outcome.expect("the world is written");
+        outcome.expect("the ops are written");
     }
 
     /// Forgets all flows and fragments.
@@ -185,6 +186,14 @@ impl Loaded {
         Map::from_map_data(data)
             .and_then(TryInto::try_into)
             .expect("it is a hash map of this shape")
+    }
+
+    /// An array as the kernel sees it.
+    pub(crate) fn array<Value: aya::Pod>(&self, name: &str) -> Array<MapData, Value> {
+        let data = MapData::from_pin(self.pins.map(name)).expect("the map is pinned");
+        Map::from_map_data(data)
+            .and_then(TryInto::try_into)
+            .expect("it is an array of this shape")
     }
 
     /// Runs the program of a hook on a packet.
