@@ -191,7 +191,8 @@ pub struct Flow<A> {
     pub backend: BackendRef,
     /// When a packet last found the row; written once a step at most.
     pub last_seen: Ticks,
-    /// Index of the device by which a process of this node sent its first packet; 0 for other roles.
+    /// Index of the device by which a process of this node sent its first packet; of a flow that passes the stack
+    /// by, of the one by which its packets come in, as routes name it; 0 for others.
     pub device: u32,
 }
 
@@ -311,6 +312,12 @@ impl<A: Address> Flow<A> {
     #[inline(always)]
     pub const fn mark(&mut self, mark: Mark) {
         self.marks |= mark as u8;
+    }
+
+    /// Remembers it if it has happened, without a branch: the verifier would follow both ways.
+    #[inline(always)]
+    pub const fn mark_if(&mut self, mark: Mark, is_so: bool) {
+        self.marks |= mark as u8 * is_so as u8;
     }
 
     /// Forgets it.

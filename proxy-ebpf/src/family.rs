@@ -17,6 +17,9 @@ pub trait Family: Address {
     /// The protocol number of ICMP.
     const ICMP: u8;
 
+    /// Whether fragments are told by an extension header.
+    const FRAGMENTS_BY_EXTENSION: bool;
+
     /// Finds addresses, ports and offsets; `Err` is why the packet is none of ours.
     fn parse<'a, P: Packet>(
         packet: &mut P,

@@ -7,12 +7,12 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::Kernel;
-use crate::lane::{self, Lane};
 use crate::nat;
 use crate::network::Part;
-use crate::packet::{Hooked, Packet, Zero};
+use crate::packet::{Packet, Zero};
 use crate::parse::Ports;
 use crate::{DropReason, Fate, Verdict};
+use core::hint::black_box;
 use proxy_common::{Flow, Hook, Proto, Table, Tuple};
 
 /// Length of the header of an error (RFC 792, RFC 4443 section 2.1).
@@ -62,17 +62,16 @@ struct Found<A> {
     /// Offset of what follows the packet.
     end: usize,
     proto: Proto,
-    /// The sender.
-    from: A,
     /// Of packets that answer the quoted one.
     answer: Tuple<A>,
 }
 
-/// What becomes of a packet that is neither TCP nor UDP.
+/// What becomes of a packet that is neither TCP nor UDP; `Fast` if it has been translated and is to pass the stack
+/// by.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only.
 #[inline(never)]
-pub fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(
+pub fn unsupported<A: Family, P: Packet, K: Kernel<A>>(
     packet: &mut P,
     kernel: &K,
     hook: Hook,
@@ -88,17 +87,20 @@ pub fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(
     if found.kind == Kind::Redirect {
         return Err(DropReason::Redirect);
     }
-    let lane = match hook {
-        Hook::Ingress => lane::of_error(packet, kernel, &found.from, row),
-        Hook::Egress => Lane::Stack,
-    };
-    if lane == Lane::Stack && !row.applies_at(hook) {
+    // All is done where it comes in for what passes the stack by.
+    let has_fast_lane = hook == Hook::Ingress && kernel.has_fast_lane();
+    let is_fast = has_fast_lane && row.is_fast();
+    if !is_fast && !row.applies_at(hook) {
         return Ok(Verdict::OtherHook);
     }
     let is_forged = found.kind == Kind::TooBig && hook == Hook::Egress;
     translate(packet, &found, row, is_forged)?;
-    lane::leave(packet, kernel, lane)?;
-    Ok(Verdict::IcmpTranslated)
+    // Read anew: see `known::Passage`.
+    if has_fast_lane && black_box(row).is_fast() {
+        Ok(Verdict::Fast)
+    } else {
+        Ok(Verdict::IcmpTranslated)
+    }
 }
 
 #[inline(always)]
@@ -123,7 +125,6 @@ fn find<A: Family, P: Packet>(packet: &mut P) -> Result<Found<A>, Verdict> {
         quote,
         end,
         proto,
-        from: outer.addresses[0],
         answer,
     })
 }

@@ -1,8 +1,10 @@
 //! What the kernel tells us: maps, routes, sockets, time and randomness.
 
 use crate::Fate;
+use crate::lane::Lane;
 use crate::open::Plan;
 use bytemuck::{Pod, Zeroable};
+use core::cell::Cell;
 use proxy_common::{
     Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Mac,
     NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
@@ -41,6 +43,19 @@ pub enum Way {
     Here,
     /// Nowhere.
     Nowhere,
+}
+
+/// A packet in search of its next hop.
+#[derive(Clone, Copy, Debug)]
+pub struct Journey<'a, A> {
+    /// Its source.
+    pub src: &'a A,
+    /// Its destination.
+    pub dst: &'a A,
+    /// The device by which it has come in.
+    pub device: u32,
+    /// Its length in bytes from the network header on; 0: the one that it has.
+    pub length: u32,
 }
 
 /// Whether and by which device a packet can pass the stack by.
@@ -187,12 +202,17 @@ pub trait Kernel<A>: Services<A> {
     /// device, as far as routing tells.
     fn route(&self, src: Option<&A>, dst: &A, device: u32) -> Route<A>;
 
-    /// Looks for the next hop of a packet that has come in by this device, from one address to another; of this
-    /// length, in bytes from the network header on, or of the length that it has (0).
-    fn find_hop(&self, way: (&A, &A), device: u32, length: u32) -> Hop;
+    /// Whether flows may pass the stack by.
+    fn has_fast_lane(&self) -> bool;
+
+    /// Looks for the next hop of a packet.
+    fn find_hop(&self, journey: &Journey<'_, A>) -> Hop;
 
     /// What was found last. `None` without memory.
     fn found_hop(&self) -> Option<NextHop>;
+
+    /// A place for which way a packet takes. `None` without memory.
+    fn lane(&self) -> Option<&Cell<Lane>>;
 
     /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
     /// to that source.

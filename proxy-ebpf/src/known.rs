@@ -2,12 +2,12 @@
 
 use crate::family::Family;
 use crate::kernel::Kernel;
-use crate::lane::{self, Lane};
 use crate::nat::Translation;
 use crate::packet::Hooked;
 use crate::parse::Headers;
-use crate::{DropReason, Fate, Verdict, flow, host, nat};
+use crate::{DropReason, Fate, Verdict, flow, host, lane, nat};
 use bytemuck::Zeroable as _;
+use core::hint::black_box;
 use proxy_common::{Flow, FlowRole, Hook, Mac, Mark, Table, Ticks};
 
 /// Whether our connection is over and has not been opened again through us, so that this packet is of
@@ -25,17 +25,19 @@ pub struct Passage {
     is_news: bool,
     /// The device of the process of this node whose flow it is; 0: of none.
     device: u32,
-    /// Which way it goes through this node.
-    lane: Lane,
+    /// It is of a flow that passes the stack by where it can.
+    is_fast: bool,
 }
 
 impl Passage {
     #[inline(always)]
-    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, lane: Lane, now: Ticks) -> Self {
+    fn of<A: Family>(flow: &Flow<A>, headers: &Headers<A>, now: Ticks) -> Self {
+        // Read anew: the verifier would follow what comes next once for each mark that has been looked at.
+        let flow = black_box(flow);
         Self {
             is_news: flow::is_news(flow, headers.flags, now),
             device: flow.device,
-            lane,
+            is_fast: flow.has(Mark::Fast),
         }
     }
 }
@@ -46,10 +48,9 @@ pub fn translate<A: Family, P: Hooked>(
     packet: &mut P,
     headers: &Headers<A>,
     flow: &Flow<A>,
-    lane: Lane,
     now: Ticks,
 ) -> Result<Passage, DropReason> {
-    let passage = Passage::of(flow, headers, lane, now);
+    let passage = Passage::of(flow, headers, now);
     nat::apply(packet, headers, &Translation::known(flow))?;
     Ok(passage)
 }
@@ -66,9 +67,8 @@ pub fn finish<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     if passage.is_news {
         flow::note(kernel, table, headers);
     }
-    if IS_INGRESS && passage.lane != Lane::Stack {
-        lane::leave(packet, kernel, passage.lane)?;
-        return Ok(Verdict::Fast);
+    if passage.is_fast {
+        return lane::leave::<A, P, K, IS_INGRESS>(packet, kernel);
     }
     if passage.device != 0 {
         follow_up::<A, P, K, IS_INGRESS>(packet, kernel, headers, table)?;
@@ -111,12 +111,8 @@ pub fn half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     let Some(flow) = kernel.flow(Table::HalfOpen, &headers.tuple) else {
         return Ok(Verdict::NotService);
     };
-    let lane = if IS_INGRESS {
-        lane::of(packet, kernel, headers, flow)
-    } else {
-        Lane::Stack
-    };
-    if lane == Lane::Stack && !flow.applies_at(hook) {
+    let is_fast = IS_INGRESS && lane::takes(packet, kernel, headers, flow);
+    if !is_fast && !flow.applies_at(hook) {
         return other_hook(packet, kernel, hook);
     }
     if is_of_another(flow, headers) {
@@ -124,7 +120,7 @@ pub fn half_open<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
         return Ok(Verdict::NotService);
     }
     let (is_answer, is_answered) = (flow.is_answer(), flow.has(Mark::Answered));
-    let passage = Passage::of(flow, headers, lane, kernel.now());
+    let passage = Passage::of(flow, headers, kernel.now());
     nat::apply_half_open(packet, headers, flow)?;
     let table = Table::HalfOpen;
     let fate = finish::<A, P, K, IS_INGRESS>(packet, kernel, headers, table, passage)?;

@@ -7,12 +7,13 @@
 //! only what it has to judge or to answer: a packet at the end of its time to live, or one that can't go on.
 
 use crate::family::Family;
-use crate::kernel::{Kernel, NextHop, Onward};
+use crate::kernel::{Hop, Journey, Kernel, NextHop, Onward};
 use crate::open::Plan;
 use crate::packet::{Hooked, Redirect};
-use crate::parse::Headers;
-use crate::{DropReason, known, service};
-use proxy_common::{Device, DeviceTrait, Flow, FlowRole, Mac, Mark, Tuple};
+use crate::parse::{Headers, transport_length};
+use crate::{DropReason, Fate, Verdict, known, service};
+use core::cell::Cell;
+use proxy_common::{Device, DeviceTrait, Flow, FlowRole, Mac, Mark, Proto, Tuple};
 
 /// Which way a packet goes through this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,28 +29,38 @@ pub enum Lane {
     Across,
 }
 
-/// Which way a new flow takes.
-///
-/// A function of its own to the verifier too: the stack it needs is needed for this call only.
-#[inline(never)]
+/// Decides whether a new flow passes the stack by; then [`leave`] knows the way of its first packet.
+#[inline(always)]
 pub fn choose<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &P,
     kernel: &K,
-    original: &Tuple<A>,
-    plan: &Plan<A>,
-) -> Lane {
-    let Some(arrival) = fast_device(kernel, packet.device()) else {
-        return Lane::Stack;
-    };
-    let is_open = is_ours(packet, arrival)
-        && !is_dying::<A, P>(packet)
-        && keeps_addresses(kernel, original, plan)
-        && leads_back(kernel, original, plan, arrival);
-    if is_open {
-        lead(kernel, original, plan, arrival)
-    } else {
-        Lane::Stack
+    headers: &Headers<A>,
+    plan: &mut Plan<A>,
+) {
+    if kernel.has_fast_lane() && is_plain::<A, P>(headers) && !is_dying::<A, P>(packet) {
+        plan.is_fast = is_open(packet, kernel, &headers.tuple, plan);
     }
+}
+
+/// A function of its own to the verifier too: the stack it needs is needed for this call only.
+#[inline(never)]
+fn is_open<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &P,
+    kernel: &K,
+    original: &Tuple<A>,
+    plan: &mut Plan<A>,
+) -> bool {
+    let (Some(lane), Some(arrival)) = (kernel.lane(), fast_device(kernel, packet.device())) else {
+        return false;
+    };
+    lane.set(Lane::Stack);
+    if is_ours(packet, arrival)
+        && keeps_addresses(kernel, original, plan)
+        && leads_back(kernel, original, plan, arrival)
+    {
+        lane.set(lead::<A, P, K>(kernel, original, plan, arrival));
+    }
+    lane.get() != Lane::Stack
 }
 
 /// Whether answers go by the device that the client is at, all that may come by the widest device.
@@ -60,34 +71,65 @@ fn leads_back<A: Family, K: Kernel<A>>(
     plan: &Plan<A>,
     arrival: &Device,
 ) -> bool {
-    let there = (&original.src, &plan.to.dst);
-    let there = kernel.find_hop(there, arrival.routed_as, arrival.mtu);
+    let there = hop(kernel, &first_journey(original, plan, arrival));
     let Some(departure) = fast_device(kernel, there.device) else {
         return false;
     };
-    let back = (&plan.to.dst, &original.src);
-    let back = kernel.find_hop(back, there.device, departure.mtu);
+    let journey = Journey {
+        src: &plan.to.dst,
+        dst: &original.src,
+        device: there.device,
+        length: departure.mtu,
+    };
+    let back = hop(kernel, &journey);
     is_clear(back.onward, arrival) && back.device == arrival.routed_as
 }
 
-/// How the first packet leaves.
+/// How the first packet leaves. The plan remembers between which devices.
 #[inline(always)]
-fn lead<A: Family, K: Kernel<A>>(
+fn lead<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &K,
     original: &Tuple<A>,
-    plan: &Plan<A>,
+    plan: &mut Plan<A>,
     arrival: &Device,
 ) -> Lane {
-    let there = (&original.src, &plan.to.dst);
-    let there = kernel.find_hop(there, arrival.routed_as, arrival.mtu);
+    let there = hop(kernel, &first_journey(original, plan, arrival));
+    plan.comes_by = arrival.routed_as;
+    plan.leaves_by = there.device;
     // Back where it has come from: there client and backend may see each other, and answers pass this node by.
     let turns_round = there.device == arrival.routed_as && !plan.masked;
+    let rest = if plan.masked {
+        Rest::Source
+    } else {
+        Rest::Nothing
+    };
     match fast_device(kernel, there.device) {
         Some(departure) if is_clear(there.onward, departure) && !turns_round => {
-            exit(there.onward, departure, !plan.masked)
+            exit::<P>(there.onward, departure, rest)
         }
         _ => Lane::Stack,
     }
+}
+
+/// That of a first packet; as long as any that may come by the device.
+#[inline(always)]
+fn first_journey<'a, A>(
+    original: &'a Tuple<A>,
+    plan: &'a Plan<A>,
+    arrival: &Device,
+) -> Journey<'a, A> {
+    Journey {
+        src: &original.src,
+        dst: &plan.to.dst,
+        device: arrival.routed_as,
+        length: arrival.mtu,
+    }
+}
+
+/// See [`find`].
+#[inline(never)]
+fn hop<A: Family, K: Kernel<A>>(kernel: &K, journey: &Journey<'_, A>) -> Hop {
+    kernel.find_hop(journey)
 }
 
 /// Whether a packet can go on at once. Where there are no Ethernet headers nobody is asked for an address.
@@ -140,46 +182,58 @@ fn keeps_addresses<A: Family, K: Kernel<A>>(
     A::knows_cluster(config) && (plan.masked || is_inside || is_here())
 }
 
-/// How a packet leaves; at the other end of a device only if nothing is left to be done where it leaves.
+/// What is left to be done for a packet where it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing.
+    Nothing,
+    /// To give it another source.
+    Source,
+}
+
+impl Rest {
+    #[inline(always)]
+    fn of<A: Family>(flow: &Flow<A>) -> Self {
+        let is_unmasked = flow.has_role(FlowRole::Dnat) && !flow.has(Mark::Masked);
+        if is_unmasked || flow.has_role(FlowRole::UnDnat) {
+            Self::Nothing
+        } else {
+            Self::Source
+        }
+    }
+}
+
+/// How a packet leaves; at the other end of a device only if nothing is left to be done. What was addressed to a
+/// bridge would still be that of another host there.
 #[inline(always)]
-fn exit(onward: Onward, departure: &Device, is_finished: bool) -> Lane {
+fn exit<P: Hooked>(onward: Onward, departure: &Device, rest: Rest) -> Lane {
+    let is_done = rest == Rest::Nothing && onward == Onward::Known && !P::IS_PORT;
     if departure.is_bare() {
         Lane::Bare
-    } else if is_finished && onward == Onward::Known && departure.is(DeviceTrait::Peered) {
+    } else if is_done && departure.is(DeviceTrait::Peered) {
         Lane::Across
     } else {
         Lane::Next
     }
 }
 
-/// Which way a packet of a known flow takes. If not the stack's its translation is applied here and now.
+/// Whether a packet of a known flow passes the stack by: then its translation is applied here and now. [`leave`]
+/// knows the way: the verifier would follow what comes next once for each if it were told.
 #[inline(always)]
-pub fn of<A: Family, P: Hooked, K: Kernel<A>>(
+pub fn takes<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &P,
     kernel: &K,
     headers: &Headers<A>,
     flow: &Flow<A>,
-) -> Lane {
-    if flow.is_fast() && !known::is_of_another(flow, headers) {
-        find(packet, kernel, &headers.tuple.src, flow)
-    } else {
-        Lane::Stack
+) -> bool {
+    if !kernel.has_fast_lane() {
+        return false;
     }
-}
-
-/// The same of an ICMP error about one.
-#[inline(always)]
-pub fn of_error<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &P,
-    kernel: &K,
-    from: &A,
-    flow: &Flow<A>,
-) -> Lane {
-    if flow.is_fast() {
-        find(packet, kernel, from, flow)
-    } else {
-        Lane::Stack
+    // First of all: the row may become another's before it is read again.
+    if let Some(lane) = kernel.lane() {
+        lane.set(Lane::Stack);
     }
+    flow.is_fast() && !known::is_of_another(flow, headers) && find(packet, kernel, headers, flow)
 }
 
 /// A function of its own to the verifier too: it must not cost others registers and stack.
@@ -187,23 +241,90 @@ pub fn of_error<A: Family, P: Hooked, K: Kernel<A>>(
 fn find<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &P,
     kernel: &K,
-    src: &A,
+    headers: &Headers<A>,
     flow: &Flow<A>,
-) -> Lane {
-    let Some(from) = arrival(packet, kernel) else {
-        return Lane::Stack;
+) -> bool {
+    let (Some(lane), Some(device)) = (kernel.lane(), arrival(packet, kernel)) else {
+        return false;
     };
-    if is_dying::<A, P>(packet) {
-        return Lane::Stack;
+    let is_judged = !is_plain::<A, P>(headers) || is_dying::<A, P>(packet);
+    if is_judged || !comes_back(kernel, headers, flow, device) {
+        return false;
     }
-    let hop = kernel.find_hop((src, &flow.dst), from, 0);
+    let journey = Journey {
+        src: &headers.tuple.src,
+        dst: &flow.dst,
+        device,
+        length: length(packet, headers),
+    };
+    lane.set(way::<A, P, K>(kernel, &journey, Rest::of(flow)));
+    lane.get() != Lane::Stack
+}
+
+/// Whether a packet comes in where packets of its flow do, or, should routes have changed, where one to its source
+/// would go.
+#[inline(always)]
+fn comes_back<A: Family, K: Kernel<A>>(
+    kernel: &K,
+    headers: &Headers<A>,
+    flow: &Flow<A>,
+    device: u32,
+) -> bool {
+    let journey = Journey {
+        src: &flow.dst,
+        dst: &headers.tuple.src,
+        device,
+        length: 0,
+    };
+    flow.device == device || hop(kernel, &journey).device == device
+}
+
+/// The length of a packet, or of those into which it is still to be cut, from the network header on.
+#[inline(always)]
+fn length<A: Family, P: Hooked>(packet: &P, headers: &Headers<A>) -> u32 {
+    let network = P::NETWORK as u32;
+    match (headers.transport(), packet.segment()) {
+        (Some(transport), segment) if segment != 0 => {
+            let header = match headers.proto {
+                Proto::Tcp => packet.load(transport + DATA_OFFSET).map_or(0, data_offset),
+                Proto::Udp => transport_length(Proto::Udp) as u32,
+            };
+            transport as u32 - network + header + segment
+        }
+        _ => packet.length() - network,
+    }
+}
+
+/// Where a TCP header has its own length (RFC 9293 section 3.1), and what it is in bytes.
+const DATA_OFFSET: usize = 12;
+
+#[inline(always)]
+const fn data_offset(byte: u8) -> u32 {
+    (byte as u32 >> 4) << 2
+}
+
+/// Whether a router has nothing to do with a packet but to send it on: options and extension headers may be for
+/// it. Of IPv6 all fragments have one, and go one way.
+#[inline(always)]
+fn is_plain<A: Family, P: Hooked>(headers: &Headers<A>) -> bool {
+    match headers.transport() {
+        Some(transport) => transport == P::NETWORK + A::HEADER,
+        None => !A::FRAGMENTS_BY_EXTENSION,
+    }
+}
+
+#[inline(always)]
+fn way<A: Family, P: Hooked, K: Kernel<A>>(
+    kernel: &K,
+    journey: &Journey<'_, A>,
+    rest: Rest,
+) -> Lane {
+    let hop = hop(kernel, journey);
     let Some(departure) = kernel.device(hop.device) else {
         return Lane::Stack;
     };
-    let is_unmasked = flow.has_role(FlowRole::Dnat) && !flow.has(Mark::Masked);
-    let is_finished = is_unmasked || flow.has_role(FlowRole::UnDnat);
     match hop.onward {
-        Onward::Known | Onward::Unknown => exit(hop.onward, departure, is_finished),
+        Onward::Known | Onward::Unknown => exit::<P>(hop.onward, departure, rest),
         Onward::TooLong | Onward::No => Lane::Stack,
     }
 }
@@ -219,26 +340,26 @@ fn arrival<A: Family, P: Hooked, K: Kernel<A>>(packet: &P, kernel: &K) -> Option
     is_ours(packet, device).then_some(device.routed_as)
 }
 
-/// Sends a translated packet on.
+/// Sends a translated packet on, if that is its way.
 #[inline(always)]
-pub fn leave<A: Family, P: Hooked, K: Kernel<A>>(
+pub fn leave<A: Family, P: Hooked, K: Kernel<A>, const IS_INGRESS: bool>(
     packet: &mut P,
     kernel: &K,
-    lane: Lane,
-) -> Result<(), DropReason> {
-    match lane {
-        Lane::Stack => Ok(()),
-        fast => send(packet, kernel, fast),
+) -> Fate {
+    if IS_INGRESS && kernel.has_fast_lane() {
+        send(packet, kernel)
+    } else {
+        Ok(Verdict::Established)
     }
 }
 
 /// A function of its own to the verifier too: see [`find`].
 #[inline(never)]
-fn send<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &mut P,
-    kernel: &K,
-    lane: Lane,
-) -> Result<(), DropReason> {
+fn send<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K) -> Fate {
+    let lane = kernel.lane().map_or(Lane::Stack, Cell::get);
+    if lane == Lane::Stack {
+        return Ok(Verdict::Established);
+    }
     A::age(packet)?;
     let found = kernel.found_hop().ok_or(DropReason::RewriteFailed)?;
     let NextHop {
@@ -247,12 +368,39 @@ fn send<A: Family, P: Hooked, K: Kernel<A>>(
         macs,
     } = found;
     match lane {
-        Lane::Stack => Ok(()),
-        Lane::Next => packet.redirect(Redirect::Next { device, gateway }),
+        Lane::Stack => {}
+        Lane::Next => packet.redirect(Redirect::Next { device, gateway })?,
         Lane::Bare => packet.redirect(Redirect::Out {
             device,
             is_bare: true,
-        }),
-        Lane::Across => packet.redirect(Redirect::Across { device, macs }),
+        })?,
+        Lane::Across => packet.redirect(Redirect::Across { device, macs })?,
     }
+    Ok(Verdict::Fast)
+}
+
+/// Sends a translated ICMP error after the flow that it is about. What can't follow is left to the stack.
+///
+/// A function of its own to the verifier too: see [`find`].
+#[inline(never)]
+pub fn send_error<A: Family, P: Hooked, K: Kernel<A>>(
+    packet: &mut P,
+    kernel: &K,
+) -> Result<(), DropReason> {
+    if let (Some(outer), Some(device)) = (A::network(packet, P::NETWORK), arrival(packet, kernel))
+        && !is_dying::<A, P>(packet)
+        && let Some(lane) = kernel.lane()
+    {
+        let [src, dst] = &outer.addresses;
+        let length = packet.length() - P::NETWORK as u32;
+        let journey = Journey {
+            src,
+            dst,
+            device,
+            length,
+        };
+        lane.set(way::<A, P, K>(kernel, &journey, Rest::Source));
+        send(packet, kernel)?;
+    }
+    Ok(())
 }

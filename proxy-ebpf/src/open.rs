@@ -6,9 +6,9 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
-use crate::lane::Lane;
 use crate::{flow, snat};
 use bytemuck::Zeroable as _;
+use core::hint::black_box;
 use proxy_common::{BackendRef, DropReason, Flow, FlowRole, Mark, Table, Ticks, Tuple};
 
 /// What the packets of a new flow are to become.
@@ -31,8 +31,12 @@ pub struct Plan<A> {
     pub displaces: bool,
     /// The device at whose hook the packet is.
     pub device: u32,
-    /// Which way they go through this node.
-    pub lane: Lane,
+    /// Whether they pass the stack by.
+    pub is_fast: bool,
+    /// The device that the rows remember of packets there; see [`Flow::device`].
+    pub comes_by: u32,
+    /// The same of answers.
+    pub leaves_by: u32,
 }
 
 impl<A: Family> Plan<A> {
@@ -40,14 +44,17 @@ impl<A: Family> Plan<A> {
     #[inline(always)]
     pub fn begin(&mut self, original: &Tuple<A>, device: u32, is_host: bool) {
         self.to = *original;
-        self.address_delta = 0;
+        // Unknown to the compiler, which would call memset otherwise: a loop over bytes.
+        self.address_delta = black_box(0);
         self.backend = BackendRef::zeroed();
         self.masked = false;
         self.renews = false;
         self.is_host = is_host;
         self.displaces = false;
         self.device = device;
-        self.lane = Lane::Stack;
+        self.is_fast = false;
+        self.comes_by = if is_host { device } else { 0 };
+        self.leaves_by = self.comes_by;
     }
 
     /// What addresses and ports add to checksums when packets become what is planned.
@@ -68,7 +75,7 @@ pub fn open<A: Family, K: Kernel<A>>(
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     reserve(kernel, original, plan)?;
-    if plan.masked && !is_masked(kernel, &plan.to) {
+    if plan.masked && !is_masked(kernel, plan) {
         let between = plan.to;
         store(kernel, FlowRole::SnatPending, &between, plan)?;
     }
@@ -106,25 +113,25 @@ fn clashes<A: Family, K: Kernel<A>>(kernel: &K, original: &Tuple<A>, plan: &Plan
 }
 
 /// Whether the flow has its masked source already, and the way back from there: a first packet that
-/// comes again must not get another one.
+/// comes again must not get another one. Unless it goes another way through this node now: then they are made anew.
 #[inline(never)]
-fn is_masked<A: Family, K: Kernel<A>>(kernel: &mut K, between: &Tuple<A>) -> bool {
-    if has_twins(kernel, Table::Confirmed, between) {
+fn is_masked<A: Family, K: Kernel<A>>(kernel: &mut K, plan: &Plan<A>) -> bool {
+    if has_twins(kernel, Table::Confirmed, plan) {
         return true;
     }
-    kernel.remove_flow(Table::Confirmed, between);
-    has_twins(kernel, Table::HalfOpen, between)
+    kernel.remove_flow(Table::Confirmed, &plan.to);
+    has_twins(kernel, Table::HalfOpen, plan)
 }
 
 #[inline(always)]
-fn has_twins<A: Family, K: Kernel<A>>(kernel: &K, table: Table, between: &Tuple<A>) -> bool {
-    let Some(flow) = kernel.flow(table, between) else {
+fn has_twins<A: Family, K: Kernel<A>>(kernel: &K, table: Table, plan: &Plan<A>) -> bool {
+    let Some(flow) = kernel.flow(table, &plan.to) else {
         return false;
     };
-    if !flow.has_role(FlowRole::Snat) {
+    if !flow.has_role(FlowRole::Snat) || flow.has(Mark::Fast) != plan.is_fast {
         return false;
     }
-    flow::has_twin(kernel, table, flow, between)
+    flow::has_twin(kernel, table, flow, &plan.to)
 }
 
 /// Inserts the row that turns replies to the planned packets into replies to `original`, unless they
@@ -182,7 +189,8 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
     // The way back, and a sum does not know source from destination.
     let deltas = (checksum::negated(addresses), checksum::negated(ports));
     let mut row = Flow::reply(role, original, deltas, plan.backend, kernel.now());
-    describe(&mut row, plan);
+    row.device = plan.leaves_by;
+    row.mark_if(Mark::Fast, plan.is_fast);
     // Looked for first: an insertion that fails may have pushed another row out.
     if answers(kernel, &key, original) {
         return kernel.replace_flow(Table::HalfOpen, &key, &row);
@@ -191,15 +199,6 @@ fn insert_half_open<A: Family, K: Kernel<A>>(
         // By another CPU, just now: with another packet of the same flow it is the same row.
         Err(NotInserted::Exists) if answers(kernel, &key, original) => Ok(()),
         outcome => outcome,
-    }
-}
-
-/// Which way the packets go that find the row.
-#[inline(always)]
-fn describe<A: Family>(row: &mut Flow<A>, plan: &Plan<A>) {
-    row.device = if plan.is_host { plan.device } else { 0 };
-    if plan.lane != Lane::Stack {
-        row.mark(Mark::Fast);
     }
 }
 
@@ -252,7 +251,8 @@ fn insert<A: Family, K: Kernel<A>>(
         plan.backend,
         kernel.now(),
     );
-    describe(&mut row, plan);
+    row.device = plan.comes_by;
+    row.mark_if(Mark::Fast, plan.is_fast);
     if plan.masked && role as u16 == FlowRole::Dnat as u16 {
         row.mark(Mark::Masked);
     }
@@ -316,9 +316,8 @@ fn join<A: Family, K: Kernel<A>>(kernel: &mut K, original: &Tuple<A>, plan: &mut
     };
     plan.to = first.target(original);
     plan.address_delta = first.address_delta;
-    if !first.has(Mark::Fast) {
-        plan.lane = Lane::Stack;
-    }
+    // The next hop is that of another backend, perhaps.
+    plan.is_fast = false;
     if plan.to.reversed() != reserved {
         kernel.remove_flow(Table::HalfOpen, &reserved);
     }

@@ -101,6 +101,12 @@ pub trait Hooked: Packet {
     /// Whether its frame is addressed to the device.
     fn is_for_device(&self) -> bool;
 
+    /// How long it is, in bytes from its first one on.
+    fn length(&self) -> u32;
+
+    /// How much payload each packet has that it is still to be cut into; 0: it is one.
+    fn segment(&self) -> u32;
+
     /// The port of the socket of this node that has sent the packet; `None` if none has. 0: a socket
     /// without a port.
     fn sender(&self) -> Option<u16>;

@@ -3,12 +3,12 @@
 use crate::family::Family;
 use crate::flow::HalfOpen;
 use crate::kernel::Kernel;
-use crate::lane::{self, Lane};
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::{Headers, Place};
 use crate::{
-    DropReason, Fate, Verdict, flow, host, icmp, known, nat, open, refuse, service, snat, unusual,
+    DropReason, Fate, Verdict, flow, host, icmp, known, lane, nat, open, refuse, service, snat,
+    unusual,
 };
 use core::hint::black_box;
 use proxy_common::{AddrV4, AddrV6, FlowRole, Frontend, Hook, Table};
@@ -75,11 +75,14 @@ fn parsed<A: Family, P: Hooked, K: Kernel<A>>(
 
 #[inline(always)]
 fn unsupported<A: Family, P: Hooked, K: Kernel<A>>(packet: &mut P, kernel: &K, hook: Hook) -> Fate {
-    let fate = icmp::unsupported(packet, kernel, hook);
-    if fate == Ok(Verdict::OtherHook) {
-        return known::other_hook(packet, kernel, hook);
+    match icmp::unsupported(packet, kernel, hook) {
+        Ok(Verdict::OtherHook) => known::other_hook(packet, kernel, hook),
+        Ok(Verdict::Fast) if hook == Hook::Ingress => {
+            lane::send_error(packet, kernel)?;
+            Ok(Verdict::IcmpTranslated)
+        }
+        fate => fate,
     }
-    fate
 }
 
 #[inline(always)]
@@ -109,12 +112,11 @@ fn known_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
     headers: &Headers<A>,
 ) -> Option<Fate> {
     if let Some(flow) = kernel.flow(Table::Confirmed, &headers.tuple) {
-        let lane = lane::of(packet, kernel, headers, flow);
-        if lane == Lane::Stack && !flow.applies_at(Hook::Ingress) {
+        if !lane::takes(packet, kernel, headers, flow) && !flow.applies_at(Hook::Ingress) {
             return Some(known::other_hook(packet, kernel, Hook::Ingress));
         }
         if flow::carries(kernel, flow, headers) {
-            let translated = known::translate(packet, headers, flow, lane, kernel.now());
+            let translated = known::translate(packet, headers, flow, kernel.now());
             let finish = |passage| {
                 let table = Table::Confirmed;
                 known::finish::<A, P, K, true>(packet, kernel, headers, table, passage)
@@ -162,10 +164,12 @@ fn open_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
     if frontend.is_external() && !plan.masked {
         plan.masked = !service::comes_back(kernel, plan, &headers.tuple.src);
     }
-    plan.lane = lane::choose(packet, kernel, &headers.tuple, plan);
+    lane::choose(packet, kernel, headers, plan);
     open::open(kernel, &headers.tuple, plan)?;
     nat::apply_first(packet, headers, plan)?;
-    lane::leave(packet, kernel, plan.lane)?;
+    if plan.is_fast {
+        lane::leave::<A, P, K, true>(packet, kernel)?;
+    }
     Ok(Verdict::Created)
 }
 
@@ -185,7 +189,7 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
             return Ok(Verdict::NotService);
         }
         if flow.device == 0 || flow::carries(kernel, flow, headers) {
-            let passage = known::translate(packet, headers, flow, Lane::Stack, kernel.now())?;
+            let passage = known::translate(packet, headers, flow, kernel.now())?;
             return known::finish::<A, P, K, false>(
                 packet,
                 kernel,

@@ -2,7 +2,6 @@
 
 use crate::family::Family;
 use crate::kernel::{CURSORS, Kernel, NotInserted, Way};
-use crate::lane::Lane;
 use crate::open::{self, Plan};
 use proxy_common::{DropReason, FlowRole, Mark, NodeConfig, Port, Proto, Table, Ticks, Tuple};
 
@@ -20,9 +19,10 @@ pub fn plan<A: Family, K: Kernel<A>>(
         return Ok(());
     };
     plan.backend = flow.backend;
-    if flow.has(Mark::Fast) {
-        plan.lane = Lane::Next;
-    }
+    plan.is_fast = flow.has(Mark::Fast);
+    let device = kernel.device(plan.device);
+    let departure = device.map_or(plan.device, |device| device.routed_as);
+    plan.leaves_by = if plan.is_fast { departure } else { 0 };
     choose_address(kernel, plan)
 }
 

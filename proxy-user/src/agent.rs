@@ -93,6 +93,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         pins: pins.clone(),
         max_flows: run.max_flows,
         log_decisions: run.log_decisions,
+        has_fast_lane: !run.fast_lane.is_off(),
         features: features.clone(),
     })?;
     let log = run

@@ -75,7 +75,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value = "auto")]
     pub attach: Attach,
     /// Devices between which Service traffic passes the node's stack by, and with it the firewall, the policies and
-    /// the accounting of others: names, or their starts with a * behind. It takes --cluster-cidr.
+    /// the accounting of others: names, or their starts with a * behind. It needs --cluster-cidr.
     #[arg(long, value_name = "off|DEV,..", default_value = "off")]
     pub fast_lane: FastLane,
     /// Rows in each of the two flow tables; a connection needs two, or four when it is masked.
@@ -198,7 +198,7 @@ impl Run {
         }
         if self.cluster_cidr.is_empty() && !self.fast_lane.is_off() {
             bail!(
-                "--fast-lane takes --cluster-cidr: what leaves it would be masqueraded by others, \
+                "--fast-lane needs --cluster-cidr: what leaves it would be masqueraded by others, \
                  and must go through the stack"
             );
         }

@@ -8,13 +8,15 @@ use crate::bpf::route;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::Array;
+use core::cell::Cell;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
     AddrV4, AddrV6, Address, Counter, Device, Filter, Flow, FragmentKey, FragmentPorts, Hook,
     Refusals, Table, Ticks, Tuple,
 };
 use proxy_ebpf::Fate;
-use proxy_ebpf::kernel::{Hop, Kernel, NextHop, NotInserted, Route};
+use proxy_ebpf::kernel::{Hop, Journey, Kernel, NextHop, NotInserted, Route};
+use proxy_ebpf::lane::Lane;
 use proxy_ebpf::open::Plan;
 
 const EEXIST: i32 = -17;
@@ -22,6 +24,10 @@ const EEXIST: i32 = -17;
 /// Whether what becomes of packets is logged; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
 static LOG_DECISIONS: Global<u8> = Global::new(0);
+
+/// Whether flows may pass the stack by; the same. To the verifier what is for them alone is not there else.
+#[unsafe(no_mangle)]
+static FAST_LANE: Global<u8> = Global::new(0);
 
 macro_rules! kernel_of_family {
     ($addr:ty, $std:ty, $flows:ident, $half_open:ident, $filter:ident, $fragments:ident, $refusals:ident, $plans:ident, $log:ident) => {
@@ -191,13 +197,23 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
-            fn find_hop(&self, way: (&$addr, &$addr), device: u32, length: u32) -> Hop {
-                route::find_hop(self.skb, way, device, length)
+            fn has_fast_lane(&self) -> bool {
+                FAST_LANE.load() != 0
+            }
+
+            #[inline(always)]
+            fn find_hop(&self, journey: &Journey<$addr>) -> Hop {
+                route::find_hop(self.skb, journey)
             }
 
             #[inline(always)]
             fn found_hop(&self) -> Option<NextHop> {
                 route::found_hop()
+            }
+
+            #[inline(always)]
+            fn lane(&self) -> Option<&Cell<Lane>> {
+                route::lane()
             }
 
             #[inline(always)]

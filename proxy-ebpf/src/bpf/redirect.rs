@@ -36,6 +36,18 @@ impl<const NETWORK: usize, const IS_PORT: bool> Hooked for Skb<NETWORK, IS_PORT>
     }
 
     #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
     fn sender(&self) -> Option<u16> {
         // SAFETY: as above.
         let skb = unsafe { &*self.skb };

@@ -11,9 +11,11 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_lookup_udp, bpf_sk_release,
     bpf_skc_lookup_tcp,
 };
+use core::cell::Cell;
 use core::hint::black_box;
 use proxy_common::{AddrV4, AddrV6, Address, Mac, Proto, Ticks, Tuple};
-use proxy_ebpf::kernel::{Hop, NextHop, Onward, Route, Way};
+use proxy_ebpf::kernel::{Hop, Journey, NextHop, Onward, Route, Way};
+use proxy_ebpf::lane::Lane;
 
 /// Whether the kernel tells source addresses; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
@@ -87,16 +89,12 @@ pub(crate) fn ask<A: Routed>(
 pub(super) struct Search {
     lookup: Lookup,
     found: NextHop,
+    lane: Cell<Lane>,
 }
 
-/// Asks for the next hop of a packet that has come in by the device.
+/// Asks for the next hop of a packet.
 #[inline(always)]
-pub(crate) fn find_hop<A: Routed>(
-    skb: *mut __sk_buff,
-    (src, dst): (&A, &A),
-    device: u32,
-    length: u32,
-) -> Hop {
+pub(crate) fn find_hop<A: Routed>(skb: *mut __sk_buff, journey: &Journey<A>) -> Hop {
     const NOWHERE: Hop = Hop {
         onward: Onward::No,
         device: 0,
@@ -107,16 +105,18 @@ pub(crate) fn find_hop<A: Routed>(
     };
     // SAFETY: non-null, aligned and of this size by the map's definition; any bits are valid integers. The row is
     // this CPU's own, and a tc program does not interrupt itself.
-    let Search { lookup, found } = unsafe { &mut *search };
+    let Search { lookup, found, .. } = unsafe { &mut *search };
     lookup.family = A::FAMILY;
-    lookup.l4_protocol = 0;
-    lookup.sport = 0;
-    lookup.dport = 0;
-    lookup.__bindgen_anon_1.tot_len = length.min(LONGEST) as u16;
-    lookup.ifindex = device;
+    // One after the other: see `Zeros`.
+    let zero = black_box(0);
+    lookup.l4_protocol = zero as u8;
+    lookup.sport = zero;
+    lookup.dport = zero;
+    lookup.__bindgen_anon_1.tot_len = journey.length.min(LONGEST) as u16;
+    lookup.ifindex = journey.device;
     lookup.__bindgen_anon_2.flowinfo = 0;
-    A::put(lookup, dst);
-    A::put_source(lookup, src);
+    A::put(lookup, journey.dst);
+    A::put_source(lookup, journey.src);
     let size = size_of::<Lookup>() as i32;
     // SAFETY: valid context; `lookup` has this size.
     let code = unsafe { bpf_fib_lookup(skb.cast(), lookup, size, 0) };
@@ -137,6 +137,14 @@ pub(crate) fn found_hop() -> Option<NextHop> {
     let search = NEXT_HOP.get_ptr(0)?;
     // SAFETY: as above.
     Some(unsafe { (*search).found })
+}
+
+/// Which way a packet takes.
+#[inline(always)]
+pub(crate) fn lane<'a>() -> Option<&'a Cell<Lane>> {
+    let search = NEXT_HOP.get_ptr(0)?;
+    // SAFETY: as above; zero is a lane, and nothing else is written than lanes.
+    Some(unsafe { &(*search).lane })
 }
 
 #[inline(always)]

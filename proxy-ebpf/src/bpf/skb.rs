@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_s
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use proxy_common::DropReason;
-use proxy_ebpf::packet::{Packet, Part, Zero};
+use proxy_ebpf::packet::{Hooked, Packet, Part, Zero};
 
 /// Length of an Ethernet header without tags; VLAN tags are kept beside the packet by the kernel.
 pub(crate) const ETHERNET: usize = 14;
@@ -42,12 +42,6 @@ impl<const NETWORK: usize, const IS_PORT: bool> Skb<NETWORK, IS_PORT> {
         (skb.data as usize, skb.data_end as usize)
     }
 
-    #[inline(always)]
-    fn length(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.skb).len as usize }
-    }
-
     /// Where a `T` at `offset` lies, if it lies wholly in the linear part.
     #[inline(always)]
     fn locate<T>(&self, offset: usize) -> Option<*mut T> {
@@ -74,7 +68,7 @@ impl<const NETWORK: usize, const IS_PORT: bool> Packet for Skb<NETWORK, IS_PORT>
     #[inline(always)]
     fn make_readable(&mut self, length: usize) {
         let (data, end) = self.linear();
-        let whole = self.length();
+        let whole = Hooked::length(self) as usize;
         let wanted = if length < whole { length } else { whole };
         if data + wanted > end {
             // SAFETY: valid context. A failure leaves the packet as it is: `load` finds nothing.

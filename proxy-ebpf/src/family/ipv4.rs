@@ -14,6 +14,7 @@ use proxy_common::{AddrV4, Device, DropReason, NodeConfig, Port, SocketAddress, 
 impl Family for AddrV4 {
     const HEADER: usize = size_of::<Ipv4Header>();
     const ICMP: u8 = 1;
+    const FRAGMENTS_BY_EXTENSION: bool = false;
 
     #[inline(always)]
     fn parse<'a, P: Packet>(

@@ -14,6 +14,7 @@ use proxy_common::{AddrV6, Device, DropReason, NodeConfig, Port, SocketAddress, 
 impl Family for AddrV6 {
     const HEADER: usize = size_of::<Ipv6Header>();
     const ICMP: u8 = 58;
+    const FRAGMENTS_BY_EXTENSION: bool = true;
 
     #[inline(always)]
     fn parse<'a, P: Packet>(

@@ -1,7 +1,7 @@
 //! The library's two traits in memory, and the fixture runner of the host.
 
 use crate::checksum;
-use crate::kernel::{Hop, Kernel, NextHop, NotInserted, Onward, Route, Services, Way};
+use crate::kernel::{Hop, Journey, Kernel, NextHop, NotInserted, Onward, Route, Services, Way};
 use crate::lane::Lane;
 use crate::open::Plan;
 use crate::packet::{Hooked, Packet, Part, Redirect, Zero};
@@ -101,6 +101,14 @@ impl Hooked for MemoryPacket {
 
     fn is_for_device(&self) -> bool {
         self.load(0) == Some(Mac::default())
+    }
+
+    fn length(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn segment(&self) -> u32 {
+        0
     }
 
     fn sender(&self) -> Option<u16> {
@@ -262,7 +270,9 @@ macro_rules! kernel_in_memory {
                     is_host: true,
                     displaces: true,
                     device: 7,
-                    lane: Lane::Across,
+                    is_fast: true,
+                    comes_by: 7,
+                    leaves_by: 7,
                 };
                 Some(work(self, &mut plan))
             }
@@ -280,8 +290,12 @@ macro_rules! kernel_in_memory {
                 }
             }
 
-            fn find_hop(&self, (_, dst): (&$addr, &$addr), _device: u32, _length: u32) -> Hop {
-                let found = self.$tables.hops.get(dst);
+            fn has_fast_lane(&self) -> bool {
+                true
+            }
+
+            fn find_hop(&self, journey: &Journey<$addr>) -> Hop {
+                let found = self.$tables.hops.get(journey.dst);
                 self.next_hop.set(found.map(|(_, next)| *next));
                 let onward = found.map_or(Onward::No, |(onward, _)| *onward);
                 let device = found.map_or(0, |(_, next)| next.device);
@@ -290,6 +304,10 @@ macro_rules! kernel_in_memory {
 
             fn found_hop(&self) -> Option<NextHop> {
                 self.next_hop.get()
+            }
+
+            fn lane(&self) -> Option<&Cell<Lane>> {
+                Some(&self.lane)
             }
 
             fn has_socket(&self, _tuple: &Tuple<$addr>) -> bool {

@@ -1,6 +1,7 @@
 //! The maps in memory, and the steps that a fixture takes through them.
 
 use crate::kernel::{NextHop, Onward};
+use crate::lane::Lane;
 use crate::testing::PacketBuilder;
 use crate::{DropReason, Fate, Verdict};
 use proxy_common::{
@@ -87,6 +88,7 @@ pub struct World {
     pub now: Ticks,
     pub(super) entropy: Cell<u32>,
     pub(super) next_hop: Cell<Option<NextHop>>,
+    pub(super) lane: Cell<Lane>,
 }
 
 impl Default for World {
@@ -123,6 +125,7 @@ impl Default for World {
             now: Ticks::new(1000),
             entropy: Cell::new(1),
             next_hop: Cell::new(None),
+            lane: Cell::new(Lane::Across),
         }
     }
 }

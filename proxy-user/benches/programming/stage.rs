@@ -49,6 +49,7 @@ impl Stage {
             pins: Pins::new(&folder),
             max_flows: MAX_FLOWS,
             log_decisions: false,
+            has_fast_lane: false,
             features: Features::probe_used()?,
         })?;
         ensure!(!loaded.adopted, "maps of an earlier run are there");

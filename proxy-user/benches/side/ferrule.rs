@@ -56,6 +56,7 @@ impl Ferrule {
             pins: pins.clone(),
             max_flows: MAX_FLOWS,
             log_decisions: false,
+            has_fast_lane: at == At::FastDevices,
             features: features.clone(),
         })?;
         let mut sync = Sync::new(settings(node), loaded.kernel)?;

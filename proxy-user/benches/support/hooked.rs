@@ -35,6 +35,7 @@ impl Hooked {
             pins: pins.clone(),
             max_flows: 1024,
             log_decisions: false,
+            has_fast_lane: false,
             features: Features::probe_used()?,
         })?;
         let config = NodeConfig {

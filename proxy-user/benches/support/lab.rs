@@ -106,6 +106,7 @@ impl Lab {
             pins: pins.clone(),
             max_flows: size.max_flows,
             log_decisions: false,
+            has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let mut product = object::load(&options)?;

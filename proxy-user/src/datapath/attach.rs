@@ -13,7 +13,7 @@ use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Device, Framing, Hook};
 use crate::datapath::object::program;
 use crate::datapath::pins::Pins;
-use crate::datapath::rows::DeviceRows;
+use crate::datapath::rows::{DeviceRows, State};
 use anyhow::Result;
 use aya::Ebpf;
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ impl Attacher {
 
     async fn present(&mut self, device: Device) {
         // First of all: a program must find the row of its device.
-        let is_described = self.rows.put(&device);
+        let is_described = self.rows.put(&device, self.state(&device));
         if is_described.is_ok() && self.is_settled(&device).await {
             if let Some(known) = self.devices.get_mut(&device.index) {
                 known.device = device;
@@ -214,7 +214,7 @@ impl Attacher {
             Some(framing) => self.attach(&device, framing).await.err(),
             None => {
                 self.detach(&device);
-                self.rows.put(&device).err()
+                self.rows.put(&device, State::Bare).err()
             }
         };
         let problem = problem.map(|error| format!("{error:#}"));
@@ -256,7 +256,7 @@ impl Attacher {
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
     /// agent has attached by the other method goes, or packets would meet both.
     async fn attach(&mut self, device: &Device, framing: Framing) -> Result<()> {
-        self.rows.put(device)?;
+        self.rows.put(device, State::Bare)?;
         if self.method == Method::Clsact {
             // Without room for filters the links of an earlier agent must not stay behind either.
             let made = clsact::make_qdisc(&self.pins, device).await;
@@ -273,7 +273,15 @@ impl Attacher {
             Method::Tcx => clsact::detach_all(device),
             Method::Clsact => self.pins.unlink(device.index),
         }
-        Ok(())
+        self.rows.put(device, State::Ready)
+    }
+
+    /// By what is known.
+    fn state(&self, device: &Device) -> State {
+        match self.devices.get(&device.index) {
+            Some(known) if known.problem.is_none() => State::Ready,
+            Some(_) | None => State::Bare,
+        }
     }
 
     /// A device may have been suitable before.

@@ -34,6 +34,8 @@ pub struct Options {
     pub max_flows: u32,
     /// Whether the programs log every decision (aya-log); not even a branch when off.
     pub log_decisions: bool,
+    /// Whether flows may pass the stack by; not even a branch when off.
+    pub has_fast_lane: bool,
     /// What the kernel has.
     pub features: Features,
 }
@@ -130,12 +132,23 @@ fn load_object(options: &Options) -> Result<Ebpf> {
     } else {
         LOG_OFF
     };
+    let has_fast_lane = options.has_fast_lane;
     load_with(
         Some(&options.pins),
-        level,
+        Switches {
+            level,
+            has_fast_lane,
+        },
         options.max_flows,
         &options.features,
     )
+}
+
+/// What the programs are told to do when they are loaded.
+#[derive(Clone, Copy)]
+struct Switches {
+    level: u8,
+    has_fast_lane: bool,
 }
 
 /// The object with maps of its own, which end with it: to look at, not to use.
@@ -144,12 +157,16 @@ fn load_object(options: &Options) -> Result<Ebpf> {
 /// As [`load`].
 pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
     const FEW: u32 = 1024;
-    load_with(None, LOG_OFF, FEW, features)
+    let switches = Switches {
+        level: LOG_OFF,
+        has_fast_lane: false,
+    };
+    load_with(None, switches, FEW, features)
 }
 
 fn load_with(
     pins: Option<&Pins>,
-    log_level: u8,
+    switches: Switches,
     max_flows: u32,
     features: &Features,
 ) -> Result<Ebpf> {
@@ -165,14 +182,16 @@ fn load_with(
         Feature::Multipath,
     ]
     .map(|it| u8::from(features.has(it)));
-    let logs = u8::from(log_level != LOG_OFF);
+    let logs = u8::from(switches.level != LOG_OFF);
+    let has_fast_lane = u8::from(switches.has_fast_lane);
     let mut loader = EbpfLoader::new();
-    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+    loader.override_global("AYA_LOG_LEVEL", &switches.level, true);
     loader.override_global("LOG_DECISIONS", &logs, true);
     loader.override_global("SOURCE_LOOKUP", &tells_source, true);
     loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
     loader.override_global("RETURN_VALUE", &sets_return_value, true);
     loader.override_global("MULTIPATH", &knows_paths, true);
+    loader.override_global("FAST_LANE", &has_fast_lane, true);
     for name in PINNED_MAPS {
         if let Some(rows) = flow_rows(name, max_flows) {
             loader.map_max_entries(name, rows);

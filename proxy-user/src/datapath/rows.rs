@@ -1,7 +1,7 @@
 //! `DEVICES`: what the programs must know of each device.
 
 use crate::datapath::bpf::Row;
-use crate::datapath::hook::{Device, Framing};
+use crate::datapath::hook::{Device, Framing, Suitability};
 use crate::datapath::kernel::open;
 use crate::datapath::pins::Pins;
 use anyhow::{Context as _, Result};
@@ -11,6 +11,15 @@ use proxy_common::{
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether the programs of a device are in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not yet, or not any more.
+    Bare,
+    /// Both are.
+    Ready,
+}
 
 /// The map, and what is in it.
 pub(super) struct DeviceRows {
@@ -35,12 +44,13 @@ impl DeviceRows {
         self.known.keys().copied()
     }
 
-    /// Makes sure that a device's row is as it should be.
+    /// Makes sure that a device's row is as it should be; it belongs to the fast lane only if its programs are in
+    /// force, or those of its ports.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn put(&mut self, device: &Device) -> Result<()> {
-        let row = row(device);
+    pub(super) fn put(&mut self, device: &Device, state: State) -> Result<()> {
+        let row = row(device, state);
         if self.known.get(&device.index) != Some(&row) {
             let written = self.map.insert(device.index, Row(row), 0);
             written.context("writing DEVICES")?;
@@ -72,8 +82,13 @@ impl DeviceRows {
     }
 }
 
-fn row(device: &Device) -> DeviceRow {
+fn row(device: &Device, state: State) -> DeviceRow {
     let traits = device.traits;
+    let is_fast = match device.suitability {
+        Suitability::Suitable(_) => traits.is_fast && state == State::Ready,
+        Suitability::Bridge => traits.is_fast,
+        Suitability::Member | Suitability::UnknownHeader => false,
+    };
     let bridge = traits.bridge;
     let is_bare = device.suitability.framing() == Some(Framing::Ip);
     DeviceRow {
@@ -85,7 +100,7 @@ fn row(device: &Device) -> DeviceRow {
         mtu: traits.mtu,
         traits: DeviceTraits::default()
             .with(DeviceTrait::Bare, is_bare)
-            .with(DeviceTrait::Fast, traits.is_fast)
+            .with(DeviceTrait::Fast, is_fast)
             .with(DeviceTrait::Peered, traits.is_peered),
     }
 }
@@ -93,7 +108,7 @@ fn row(device: &Device) -> DeviceRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::hook::{Bridge, Suitability, Traits};
+    use crate::datapath::hook::{Bridge, Traits};
 
     fn device(framing: Framing, traits: Traits) -> Device {
         Device {
@@ -113,7 +128,7 @@ mod tests {
             v4: Some([192, 0, 2, 1].into()),
             ..Traits::default()
         };
-        let row = row(&device(Framing::Ethernet, traits));
+        let row = row(&device(Framing::Ethernet, traits), State::Ready);
         assert_eq!(row.v4.ip().to_string(), "192.0.2.1");
         assert_eq!(row.v6.ip().to_string(), "::");
         assert_eq!((row.mac, row.bridge), (Mac::new(MAC), Mac::default()));
@@ -128,15 +143,34 @@ mod tests {
             bridge: Some(Bridge { index: 3, mac }),
             ..Traits::default()
         };
-        let row = row(&device(Framing::Port, traits));
+        let row = row(&device(Framing::Port, traits), State::Ready);
         assert_eq!((row.mac, row.bridge), (Mac::new(MAC), Mac::new(mac)));
         assert_eq!((row.routed_as, row.is_bare()), (3, false));
     }
 
     #[test]
     fn a_tunnel_without_ethernet_is_bare() {
-        let row = row(&device(Framing::Ip, Traits::default()));
+        let row = row(&device(Framing::Ip, Traits::default()), State::Ready);
         assert_eq!((row.mac, row.routed_as), (Mac::default(), 7));
         assert!(row.is_bare());
+    }
+
+    #[test]
+    fn a_device_is_fast_when_its_programs_are_in_force_and_a_bridge_always() {
+        let traits = Traits {
+            is_fast: true,
+            ..Traits::default()
+        };
+        let is_fast = |suitability, state| {
+            let device = Device {
+                suitability,
+                ..device(Framing::Ethernet, traits)
+            };
+            row(&device, state).is(DeviceTrait::Fast)
+        };
+        let suitable = Suitability::Suitable(Framing::Ethernet);
+        assert!(is_fast(suitable, State::Ready) && !is_fast(suitable, State::Bare));
+        assert!(is_fast(Suitability::Bridge, State::Bare));
+        assert!(!is_fast(Suitability::UnknownHeader, State::Ready));
     }
 }

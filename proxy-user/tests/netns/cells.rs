@@ -116,6 +116,11 @@ impl Cell {
         };
         // What comes by an uplink may be longer than a tunnel or its pods take, and the other way round.
         let has_tunnel = exit(shape, self.is_v6) == Exit::Tunnel;
+        // Its outer destination is told by a route.
+        let needs_route = has_tunnel && shape.nodes == NodeLink::Ipip;
+        if self.place == Place::Remote && needs_route {
+            return false;
+        }
         let is_level = match (self.way, self.place) {
             (Way::ClusterIp | Way::OwnNodePort, Place::RemoteHost) => !has_tunnel,
             (Way::NodePort, Place::RemoteHost) => true,

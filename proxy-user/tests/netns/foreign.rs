@@ -32,6 +32,7 @@ impl Foreign {
             pins: pins.clone(),
             max_flows: 1024,
             log_decisions: false,
+            has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let loaded = object::load(&options).expect("the programs load");

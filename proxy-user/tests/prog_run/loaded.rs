@@ -53,6 +53,7 @@ impl Loaded {
             pins: pins.clone(),
             max_flows: 65536,
             log_decisions: false,
+            has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let object::Loaded {

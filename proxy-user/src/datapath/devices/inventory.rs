@@ -139,7 +139,7 @@ impl Inventory {
     fn is_fast(&self, link: &Link) -> bool {
         let bridge = link.bridge.and_then(|index| self.links.get(&index));
         let names = [Some(link), bridge].into_iter().flatten();
-        names.into_iter().any(|it| self.fast_lane.has(&it.name))
+        link.is_direct && names.into_iter().any(|it| self.fast_lane.has(&it.name))
     }
 
     fn mac(&self, index: u32) -> Option<[u8; 6]> {

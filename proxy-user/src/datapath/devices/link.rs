@@ -19,6 +19,9 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     /// Whether it is one of a pair whose other end is in another network namespace.
     pub(super) is_peered: bool,
+    /// Whether packets can be sent out by it without a route of the stack: tunnels may take their outer destination
+    /// from that.
+    pub(super) is_direct: bool,
 }
 
 impl Link {
@@ -40,6 +43,7 @@ impl Link {
             bridge: controller(message).filter(|_| is_port),
             mtu: mtu(message),
             is_peered: is_peered(message),
+            is_direct: is_direct(message.header.link_layer_type),
         })
     }
 }
@@ -98,6 +102,13 @@ fn mtu(message: &LinkMessage) -> u32 {
         _ => None,
     });
     mtu.unwrap_or_default()
+}
+
+const fn is_direct(link_layer: LinkLayerType) -> bool {
+    !matches!(
+        link_layer,
+        LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit
+    )
 }
 
 /// Of devices whose other end is here the kernel does not tell where it is.
