@@ -21,6 +21,7 @@ mod pod;
 pub mod probe;
 mod service;
 mod socket;
+mod ticks;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
 pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6, SocketOption, SocketOptions};
@@ -28,12 +29,13 @@ pub use counter::{Counter, DropReason, SocketCall, Verdict};
 pub use device::{Device, DeviceTrait, DeviceTraits, Mac};
 pub use expiry::{Request, Unused};
 pub use filter::Filter;
-pub use flow::{Flow, FlowRole, Hook, Mark, Table, Ticks, Tuple};
+pub use flow::{Flow, FlowRole, Hook, Mark, Table, Tuple};
 pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{
     Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
 };
 pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
+pub use ticks::Ticks;
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
 pub const ABI_VERSION: u32 = 5;

@@ -6,14 +6,17 @@
 //! another, a way too narrow for what may come, addresses that a CNI plugin would masquerade. Later the stack gets
 //! only what it has to judge or to answer: a packet at the end of its time to live, or one that can't go on.
 
+mod opening;
+
+pub use opening::choose;
+
 use crate::family::Family;
 use crate::kernel::{Hop, Journey, Kernel, NextHop, Onward};
-use crate::open::Plan;
 use crate::packet::{Hooked, Redirect};
 use crate::parse::{Headers, transport_length};
-use crate::{DropReason, Fate, Verdict, known, service};
+use crate::{DropReason, Fate, Verdict, known};
 use core::cell::Cell;
-use proxy_common::{Device, DeviceTrait, Flow, FlowRole, Mac, Mark, Proto, Tuple};
+use proxy_common::{Device, DeviceTrait, Flow, FlowRole, Mac, Mark, Proto};
 
 /// Which way a packet goes through this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,124 +32,10 @@ pub enum Lane {
     Across,
 }
 
-/// Decides whether a new flow passes the stack by; then [`leave`] knows the way of its first packet.
-#[inline(always)]
-pub fn choose<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &P,
-    kernel: &K,
-    headers: &Headers<A>,
-    plan: &mut Plan<A>,
-) {
-    if kernel.has_fast_lane() && is_plain::<A, P>(headers) && !is_dying::<A, P>(packet) {
-        plan.is_fast = is_open(packet, kernel, &headers.tuple, plan);
-    }
-}
-
-/// A function of its own to the verifier too: the stack it needs is needed for this call only.
-#[inline(never)]
-fn is_open<A: Family, P: Hooked, K: Kernel<A>>(
-    packet: &P,
-    kernel: &K,
-    original: &Tuple<A>,
-    plan: &mut Plan<A>,
-) -> bool {
-    let (Some(lane), Some(arrival)) = (kernel.lane(), fast_device(kernel, packet.device())) else {
-        return false;
-    };
-    lane.set(Lane::Stack);
-    if is_ours(packet, arrival)
-        && keeps_addresses(kernel, original, plan)
-        && leads_back(kernel, original, plan, arrival)
-    {
-        lane.set(lead::<A, P, K>(kernel, original, plan, arrival));
-    }
-    lane.get() != Lane::Stack
-}
-
-/// Whether answers go by the device that the client is at, all that may come by the widest device.
-#[inline(always)]
-fn leads_back<A: Family, K: Kernel<A>>(
-    kernel: &K,
-    original: &Tuple<A>,
-    plan: &Plan<A>,
-    arrival: &Device,
-) -> bool {
-    let there = hop(kernel, &first_journey(original, plan, arrival));
-    let Some(departure) = fast_device(kernel, there.device) else {
-        return false;
-    };
-    let journey = Journey {
-        src: &plan.to.dst,
-        dst: &original.src,
-        device: there.device,
-        length: departure.mtu,
-    };
-    let back = hop(kernel, &journey);
-    is_clear(back.onward, arrival) && back.device == arrival.routed_as
-}
-
-/// How the first packet leaves. The plan remembers between which devices.
-#[inline(always)]
-fn lead<A: Family, P: Hooked, K: Kernel<A>>(
-    kernel: &K,
-    original: &Tuple<A>,
-    plan: &mut Plan<A>,
-    arrival: &Device,
-) -> Lane {
-    let there = hop(kernel, &first_journey(original, plan, arrival));
-    plan.comes_by = arrival.routed_as;
-    plan.leaves_by = there.device;
-    // Back where it has come from: there client and backend may see each other, and answers pass this node by.
-    let turns_round = there.device == arrival.routed_as && !plan.masked;
-    let rest = if plan.masked {
-        Rest::Source
-    } else {
-        Rest::Nothing
-    };
-    match fast_device(kernel, there.device) {
-        Some(departure) if is_clear(there.onward, departure) && !turns_round => {
-            exit::<P>(there.onward, departure, rest)
-        }
-        _ => Lane::Stack,
-    }
-}
-
-/// That of a first packet; as long as any that may come by the device.
-#[inline(always)]
-fn first_journey<'a, A>(
-    original: &'a Tuple<A>,
-    plan: &'a Plan<A>,
-    arrival: &Device,
-) -> Journey<'a, A> {
-    Journey {
-        src: &original.src,
-        dst: &plan.to.dst,
-        device: arrival.routed_as,
-        length: arrival.mtu,
-    }
-}
-
 /// See [`find`].
 #[inline(never)]
 fn hop<A: Family, K: Kernel<A>>(kernel: &K, journey: &Journey<'_, A>) -> Hop {
     kernel.find_hop(journey)
-}
-
-/// Whether a packet can go on at once. Where there are no Ethernet headers nobody is asked for an address.
-#[inline(always)]
-fn is_clear(onward: Onward, departure: &Device) -> bool {
-    match onward {
-        Onward::Known => true,
-        Onward::Unknown => departure.is_bare(),
-        Onward::TooLong | Onward::No => false,
-    }
-}
-
-#[inline(always)]
-fn fast_device<A: Family, K: Kernel<A>>(kernel: &K, index: u32) -> Option<&Device> {
-    kernel
-        .device(index)
-        .filter(|device| device.is(DeviceTrait::Fast))
 }
 
 /// Whether the stack would take the packet for one to this node, and not for one that it has overheard. What is
@@ -164,22 +53,6 @@ fn is_ours<P: Hooked>(packet: &P, arrival: &Device) -> bool {
 #[inline(always)]
 fn is_dying<A: Family, P: Hooked>(packet: &P) -> bool {
     A::hops_left(packet).is_none_or(|hops| hops <= 1)
-}
-
-/// Whether nobody else would give the flow another source on its way out: CNI plugins do so for what is not from
-/// pod to pod. What goes to a pod of this node comes back through it, whoever asks.
-#[inline(always)]
-fn keeps_addresses<A: Family, K: Kernel<A>>(
-    kernel: &K,
-    original: &Tuple<A>,
-    plan: &Plan<A>,
-) -> bool {
-    let Some(config) = kernel.config() else {
-        return false;
-    };
-    let is_inside = original.src.in_cluster(config) && plan.to.dst.in_cluster(config);
-    let is_here = || service::known(kernel, plan.backend).is_some_and(|it| it.is_local());
-    A::knows_cluster(config) && (plan.masked || is_inside || is_here())
 }
 
 /// What is left to be done for a packet where it leaves.

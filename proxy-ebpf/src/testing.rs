@@ -5,12 +5,14 @@ mod builder;
 mod fixtures;
 mod icmp;
 mod memory;
+mod packet;
 mod socket;
 mod world;
 
 pub use builder::{PacketBuilder, internet_checksum, tcp, udp};
 pub use fixtures::{Fixture, fixtures};
 pub use icmp::{ErrorBuilder, unreachable};
-pub use memory::{MemoryPacket, run_fixture, run_hook};
+pub use memory::{run_fixture, run_hook};
+pub use packet::MemoryPacket;
 pub use socket::{FIRST_NETNS, MemorySocket};
 pub use world::{FamilyTables, Step, World, at, change};
