@@ -4,7 +4,7 @@ use crate::kernel::{Hop, Journey, Kernel, NextHop, NotInserted, Onward, Route, S
 use crate::lane::Lane;
 use crate::open::Plan;
 use crate::testing::{Fixture, MemoryPacket, Step, World};
-use crate::{DropReason, Fate, pipeline};
+use crate::{Fate, pipeline};
 use bytemuck::Zeroable;
 use proxy_common::{
     AddrV4, AddrV6, Backend, BackendRef, Device, Flow, FragmentKey, FragmentPorts, Frontend,
@@ -262,6 +262,7 @@ pub fn run_fixture(fixture: &Fixture) -> World {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DropReason;
     use crate::testing::{fixtures, tcp, udp};
     use proptest::prelude::*;
     use proxy_common::{FrontendKind, Locality, Proto, Verdict};

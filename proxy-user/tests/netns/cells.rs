@@ -100,9 +100,7 @@ impl Cell {
     pub(crate) fn source(self, shape: Shape) -> Source {
         source(shape, self.way, self.place, self.is_v6)
     }
-}
 
-impl Cell {
     /// Whether its packets can pass the first node's stack by.
     pub(crate) fn may_be_fast(self, shape: Shape) -> bool {
         let leaves = match self.place {
@@ -115,16 +113,15 @@ impl Cell {
             Place::Remote | Place::Hairpin => true,
         };
         // What comes by an uplink may be longer than a tunnel or its pods take, and the other way round.
+        let is_narrow = shape.nodes != NodeLink::Routes;
         let has_tunnel = exit(shape, self.is_v6) == Exit::Tunnel;
         // Its outer destination is told by a route.
         let needs_route = has_tunnel && shape.nodes == NodeLink::Ipip;
-        if self.place == Place::Remote && needs_route {
-            return false;
-        }
         let is_level = match (self.way, self.place) {
-            (Way::ClusterIp | Way::OwnNodePort, Place::RemoteHost) => !has_tunnel,
+            (Way::NodePort, Place::Remote) => !has_tunnel,
             (Way::NodePort, Place::RemoteHost) => true,
-            (Way::NodePort, _) => !has_tunnel,
+            (Way::NodePort, _) | (_, Place::RemoteHost) => !is_narrow,
+            (_, Place::Remote) => !needs_route && (has_tunnel || !is_narrow),
             (Way::ClusterIp | Way::OwnNodePort, _) => true,
         };
         leaves && is_level
