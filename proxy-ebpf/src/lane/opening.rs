@@ -74,8 +74,6 @@ fn lead<A: Family, P: Hooked, K: Kernel<A>>(
     arrival: &Device,
 ) -> Lane {
     let there = hop(kernel, &first_journey(original, plan, arrival));
-    plan.comes_by = arrival.routed_as;
-    plan.leaves_by = there.device;
     // Back where it has come from: there client and backend may see each other, and answers pass this node by.
     let turns_round = there.device == arrival.routed_as && !plan.masked;
     let rest = if plan.masked {
@@ -85,6 +83,8 @@ fn lead<A: Family, P: Hooked, K: Kernel<A>>(
     };
     match fast_device(kernel, there.device) {
         Some(departure) if is_clear(there.onward, departure) && !turns_round => {
+            plan.comes_by = arrival.routed_as;
+            plan.leaves_by = there.device;
             exit::<P>(there.onward, departure, rest)
         }
         _ => Lane::Stack,
@@ -209,6 +209,9 @@ mod tests {
         let (fate, output) = run_hook(world, Hook::Ingress, packet);
         let mut rows = world.v4.half_open.values();
         let is_fast = rows.all(|row| row.has(Mark::Fast));
+        // Rows with a device are else those of a process of this node.
+        let mut rows = world.v4.half_open.values();
+        assert!(rows.all(|row| (row.device != 0) == is_fast), "devices");
         assert_eq!(output[22] != packet[22], is_fast, "time to live");
         (fate, is_fast)
     }
