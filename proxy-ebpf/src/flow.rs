@@ -192,6 +192,7 @@ pub fn take_up<A: Family, K: Kernel<A>>(kernel: &mut K, key: &Tuple<A>, plan: &m
         forget(kernel, key);
     } else if let Some(row) = kernel.flow(Table::HalfOpen, key) {
         plan.renews = true;
+        plan.is_fast = row.has(Mark::Fast);
         if !row.is_closing() {
             plan.backend = row.backend;
             plan.to.sport = row.sport;

@@ -38,6 +38,13 @@ fn hop<A: Family, K: Kernel<A>>(kernel: &K, journey: &Journey<'_, A>) -> Hop {
     kernel.find_hop(journey)
 }
 
+#[inline(always)]
+fn fast_device<A: Family, K: Kernel<A>>(kernel: &K, index: u32) -> Option<&Device> {
+    kernel
+        .device(index)
+        .filter(|device| device.is(DeviceTrait::Fast))
+}
+
 /// Whether the stack would take the packet for one to this node, and not for one that it has overheard. What is
 /// addressed to a bridge is so at each of its ports.
 #[inline(always)]
@@ -193,7 +200,8 @@ fn way<A: Family, P: Hooked, K: Kernel<A>>(
     rest: Rest,
 ) -> Lane {
     let hop = hop(kernel, journey);
-    let Some(departure) = kernel.device(hop.device) else {
+    // By whatever else a changed route leads, the stack goes.
+    let Some(departure) = fast_device(kernel, hop.device) else {
         return Lane::Stack;
     };
     match hop.onward {

@@ -125,9 +125,14 @@ pub(crate) fn find_hop<A: Routed>(skb: *mut __sk_buff, journey: &Journey<A>) -> 
     // SAFETY: any bits are valid integers.
     found.gateway.address = unsafe { lookup.__bindgen_anon_4.ipv6_dst };
     found.macs = [lookup.dmac, lookup.smac].map(Mac::new);
+    let onward = onward(code);
     Hop {
-        onward: onward(code),
-        device: lookup.ifindex,
+        onward,
+        // Without a way it is that of the question.
+        device: match onward {
+            Onward::Known | Onward::Unknown => lookup.ifindex,
+            Onward::TooLong | Onward::No => 0,
+        },
     }
 }
 

@@ -1,13 +1,13 @@
 //! Whether a new flow takes the fast lane.
 
-use super::{Lane, Rest, exit, hop, is_dying, is_ours, is_plain};
+use super::{Lane, Rest, exit, fast_device, hop, is_dying, is_ours, is_plain};
 use crate::family::Family;
 use crate::kernel::{Journey, Kernel, Onward};
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::Headers;
 use crate::service;
-use proxy_common::{Device, DeviceTrait, Tuple};
+use proxy_common::{Device, Proto, Tuple};
 
 /// Decides whether a new flow passes the stack by; then [`super::leave`] knows the way of its first packet.
 #[inline(always)]
@@ -17,7 +17,11 @@ pub fn choose<A: Family, P: Hooked, K: Kernel<A>>(
     headers: &Headers<A>,
     plan: &mut Plan<A>,
 ) {
-    if kernel.has_fast_lane() && is_plain::<A, P>(headers) && !is_dying::<A, P>(packet) {
+    // What comes again goes as before.
+    let may_be_fast = !plan.renews || plan.is_fast;
+    plan.is_fast = false;
+    let is_judged = !is_plain::<A, P>(headers) || is_dying::<A, P>(packet);
+    if kernel.has_fast_lane() && may_be_fast && !is_judged {
         plan.is_fast = is_open(packet, kernel, &headers.tuple, plan);
     }
 }
@@ -116,15 +120,9 @@ fn is_clear(onward: Onward, departure: &Device) -> bool {
     }
 }
 
-#[inline(always)]
-fn fast_device<A: Family, K: Kernel<A>>(kernel: &K, index: u32) -> Option<&Device> {
-    kernel
-        .device(index)
-        .filter(|device| device.is(DeviceTrait::Fast))
-}
-
 /// Whether nobody else would give the flow another source on its way out: CNI plugins do so for what is not from
-/// pod to pod. What goes to a pod of this node comes back through it, whoever asks.
+/// pod to pod. What goes to a pod of this node comes back through it, whoever asks. But fragments of IPv6 are the
+/// stack's, where an answer in fragments would be the first of its flow.
 #[inline(always)]
 fn keeps_addresses<A: Family, K: Kernel<A>>(
     kernel: &K,
@@ -136,7 +134,9 @@ fn keeps_addresses<A: Family, K: Kernel<A>>(
     };
     let is_inside = original.src.in_cluster(config) && plan.to.dst.in_cluster(config);
     let is_here = || service::known(kernel, plan.backend).is_some_and(|it| it.is_local());
-    A::knows_cluster(config) && (plan.masked || is_inside || is_here())
+    let is_whole = !A::FRAGMENTS_BY_EXTENSION || original.proto_number() == Proto::Tcp as u32;
+    let is_ours = || is_whole && (plan.masked || is_here());
+    A::knows_cluster(config) && (is_inside || is_ours())
 }
 
 #[cfg(test)]
@@ -303,5 +303,39 @@ mod tests {
             !is_fast(&mut world, &first(POD, 64)),
             "without --cluster-cidr"
         );
+    }
+
+    #[test]
+    fn a_first_segment_that_comes_again_goes_as_before() {
+        let mut world = world();
+        world
+            .v4
+            .hops
+            .insert(address(REMOTE), to(Onward::Unknown, DEPARTURE));
+        assert!(!is_fast(&mut world, &first(POD, 64)));
+        world
+            .v4
+            .hops
+            .insert(address(REMOTE), to(Onward::Known, DEPARTURE));
+        assert!(!is_fast(&mut world, &first(POD, 64)), "known by now");
+        world.v4.half_open.clear();
+        assert!(is_fast(&mut world, &first(POD, 64)));
+        assert!(is_fast(&mut world, &first(POD, 64)));
+    }
+
+    #[test]
+    fn a_route_that_leads_out_of_the_lane_leads_through_the_stack() {
+        let mut world = world();
+        assert!(is_fast(&mut world, &first(POD, 64)));
+        world.v4.hops.insert(address(REMOTE), to(Onward::Known, 3));
+        let other = Device {
+            traits: DeviceTraits::default(),
+            ..device(3)
+        };
+        world.devices.insert(3, other);
+        let mut later = tcp(&format!("{POD}:20000"), CLUSTER_IP).build();
+        later[..6].fill(0);
+        let (fate, output) = run_hook(&mut world, Hook::Ingress, &later);
+        assert_eq!((fate, output[22]), (Ok(Verdict::Established), 64));
     }
 }

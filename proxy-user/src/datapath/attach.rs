@@ -211,7 +211,13 @@ impl Attacher {
     async fn take(&mut self, device: Device) {
         self.settling.forget(device.index);
         let problem = match device.suitability.framing() {
-            Some(framing) => self.attach(&device, framing).await.err(),
+            Some(framing) => {
+                let failed = self.attach(&device, framing).await.err();
+                failed.map(|error| match self.rows.put(&device, State::Bare) {
+                    Ok(()) => error,
+                    Err(second) => error.context(second),
+                })
+            }
             None => {
                 self.detach(&device);
                 self.rows.put(&device, State::Bare).err()
@@ -256,7 +262,7 @@ impl Attacher {
     /// Egress first: what ingress translates, egress must be able to undo. Then whatever an earlier
     /// agent has attached by the other method goes, or packets would meet both.
     async fn attach(&mut self, device: &Device, framing: Framing) -> Result<()> {
-        self.rows.put(device, State::Bare)?;
+        self.rows.put(device, self.state(device))?;
         if self.method == Method::Clsact {
             // Without room for filters the links of an earlier agent must not stay behind either.
             let made = clsact::make_qdisc(&self.pins, device).await;
@@ -276,12 +282,16 @@ impl Attacher {
         self.rows.put(device, State::Ready)
     }
 
-    /// By what is known.
+    /// By what is known; of a device that is not known yet by what an earlier agent has left, whose programs are in
+    /// force.
     fn state(&self, device: &Device) -> State {
-        match self.devices.get(&device.index) {
-            Some(known) if known.problem.is_none() => State::Ready,
-            Some(_) | None => State::Bare,
-        }
+        let is_ready = match self.devices.get(&device.index) {
+            Some(known) => {
+                known.problem.is_none() && known.device.suitability == device.suitability
+            }
+            None => self.rows.is_fast(device.index),
+        };
+        if is_ready { State::Ready } else { State::Bare }
     }
 
     /// A device may have been suitable before.

@@ -59,6 +59,12 @@ impl DeviceRows {
         Ok(())
     }
 
+    /// Whether a device's row says that it belongs to the fast lane.
+    pub(super) fn is_fast(&self, index: u32) -> bool {
+        let row = self.known.get(&index);
+        row.is_some_and(|row| row.is(DeviceTrait::Fast))
+    }
+
     /// Removes the row of a device that is gone.
     ///
     /// # Errors

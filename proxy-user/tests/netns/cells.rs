@@ -124,7 +124,10 @@ impl Cell {
             (_, Place::Remote) => !needs_route && (has_tunnel || !is_narrow),
             (Way::ClusterIp | Way::OwnNodePort, _) => true,
         };
-        leaves && is_level
+        // Fragments of IPv6 are the stack's, and answers in fragments are masqueraded there.
+        let is_inside = self.way != Way::NodePort && self.place != Place::RemoteHost;
+        let is_whole = !self.is_v6 || self.protocol == Protocol::Tcp;
+        leaves && is_level && (is_inside || is_whole)
     }
 }
 
