@@ -1,10 +1,11 @@
 //! What most packets have nothing to do with, told by one byte: whether there may be a flow between two addresses
 //! at a hook, and whether an address may be a frontend's.
 //!
-//! A Bloom filter of one hash (Bloom 1970) in place of up to three look-ups in tables. It may say yes where there is
-//! nothing, but never no where there is something. The byte of a hook and a pair of addresses is the *epoch* in which a row was
-//! last known to be there: programs write it when they insert a row, the agent when its pass over the tables comes by
-//! one. After a pass the agent begins a new epoch; what is older than that is forgotten, without anybody clearing it.
+//! A Bloom filter of one hash (Bloom 1970) in place of up to three look-ups in tables. It may say yes where
+//! there is nothing, but never no where there is something. The byte of a hook and a pair of addresses is the
+//! *epoch* in which a row was last known to be there: programs write it when they insert a row, the agent when
+//! its pass over the tables comes by one. After a pass the agent begins a new epoch; what is older than that is
+//! forgotten, without anybody clearing it.
 
 use crate::{Address, Flow, Hook, Tuple};
 

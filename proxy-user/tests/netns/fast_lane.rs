@@ -10,7 +10,7 @@ use crate::stage::{PATIENCE, PROTOCOLS, SHORT, Stage, ask, expect_service, famil
 use crate::{hops, mtu, refused, service};
 use std::net::SocketAddr;
 use xtask::cluster::{Families, Namespace, NodeLink, Offloads, Pod, Protocol, Shape, Uplink};
-use xtask::traffic::{Conversation, tcp_open, udp_open};
+use xtask::traffic::{Conversation, Datagrams, tcp_open, udp_open};
 
 const FLAGS: [&str; 2] = ["--fast-lane", "eth0,pod*"];
 const OFF: [&str; 2] = ["--fast-lane", "off"];
@@ -75,17 +75,12 @@ fn packets_fit_a_narrow_link_that_begins_at_the_node() {
 fn packets_fit_a_narrow_link_beyond_the_node() {
     let mut stage = Stage::new(&FLAGS);
     without_icmp_limits(&stage);
-    let far = far(&mut stage);
+    far(&mut stage);
     mtu::narrow_to_pods(&stage, 2);
     for to in stage.cluster_ips() {
-        let before = fast(&stage);
-        let datagrams = udp_open(stage.shell.namespace(), to, PATIENCE).unwrap();
-        datagrams.ask(b"who are you?").expect("the service answers");
-        datagrams.ask(b"who are you?").expect("the service answers");
-        assert!(fast(&stage) > before, "it goes past the stack");
+        let datagrams = open_fast_datagrams(&stage, to);
         mtu::expect_to_be_too_long(&datagrams);
     }
-    drop(far);
     stage.assert_undisturbed();
 }
 
@@ -96,11 +91,7 @@ fn packets_that_a_device_has_become_too_narrow_for_are_answered() {
     far(&mut stage);
     let node = stage.cluster.node(1).namespace();
     for to in stage.cluster_ips() {
-        let before = fast(&stage);
-        let datagrams = udp_open(stage.shell.namespace(), to, PATIENCE).unwrap();
-        datagrams.ask(b"who are you?").expect("the service answers");
-        datagrams.ask(b"who are you?").expect("the service answers");
-        assert!(fast(&stage) > before, "it goes past the stack");
+        let datagrams = open_fast_datagrams(&stage, to);
         ip(node, "-4", "link set eth0 mtu 1300");
         mtu::expect_to_be_too_long(&datagrams);
         ip(node, "-4", "link set eth0 mtu 1500");
@@ -243,6 +234,17 @@ fn open_fast(stage: &Stage, to: SocketAddr) -> Conversation {
     conversation.echo(b"are you there?").expect("it goes on");
     assert!(fast(stage) >= before + 3, "{to}: it goes past the stack");
     conversation
+}
+
+/// The same of datagrams.
+fn open_fast_datagrams(stage: &Stage, to: SocketAddr) -> Datagrams {
+    let before = fast(stage);
+    let datagrams = udp_open(stage.shell.namespace(), to, PATIENCE).unwrap();
+    for _ in 0..2 {
+        datagrams.ask(b"who are you?").expect("the service answers");
+    }
+    assert!(fast(stage) > before, "{to}: it goes past the stack");
+    datagrams
 }
 
 /// Whether what is said comes to the router by a device.
