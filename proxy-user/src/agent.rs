@@ -1,5 +1,6 @@
 //! The agent: its tasks, and their end.
 
+mod objects;
 mod preparations;
 mod report;
 mod sockets;
@@ -17,11 +18,10 @@ use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
-use crate::source::Event;
-use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
+use objects::{Following, follow};
 use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -35,12 +35,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+/// What they say of failures the agent says itself, in one line.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
 ///
 /// # Errors
 /// Whatever keeps it from starting, or a task that could not go on.
 pub fn run(run: &Run) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&run.log).context("--log")?;
+    let filter = format!("{QUIET},{}", run.log);
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -142,7 +146,13 @@ async fn serve(run: &Run) -> Result<()> {
     let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
-    let events = follow_manifests(&run.manifests)?;
+    let name = run.node_name()?;
+    let Following {
+        origin,
+        events,
+        watches,
+        until,
+    } = follow(&run.source, &name).await?;
     let (requests_in, requests) = mpsc::channel(4);
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);
@@ -162,6 +172,7 @@ async fn serve(run: &Run) -> Result<()> {
         sockets,
         exempt,
         closed: parts.closed,
+        watches,
     };
     let take_sockets = |attacher: &mut Attacher| {
         sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
@@ -170,10 +181,10 @@ async fn serve(run: &Run) -> Result<()> {
         // Full: it has been told already.
         let _ = parts.closer.as_ref().map(|closer| closer.try_send(()));
     };
-    let name = run.node_name()?;
-    info!("node {name}: following {}", run.manifests.display());
+    info!("node {name}: following {origin}");
     tokio::select! {
-        _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
+        _ = parts.sync.run(events, requests, addresses, wake) => bail!("nothing tells of objects any more"),
+        outcome = until => outcome,
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
@@ -190,17 +201,6 @@ async fn serve(run: &Run) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// The blocking source gets a thread of its own.
-fn follow_manifests(folder: &Path) -> Result<mpsc::Receiver<Vec<Event>>> {
-    let (events_in, events) = mpsc::channel(16);
-    let manifests = Manifests::new(folder);
-    std::thread::Builder::new()
-        .name("manifests".into())
-        .spawn(move || manifests.run(&events_in))
-        .context("starting the manifests thread")?;
-    Ok(events)
 }
 
 fn settings(run: &Run) -> Result<Settings> {

@@ -1,7 +1,9 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod source;
 mod timeouts;
 
+pub use source::{ApiServer, SourceFlags};
 pub use timeouts::TimeoutFlags;
 
 use crate::cluster::Cidr;
@@ -33,12 +35,14 @@ pub struct Place {
 /// Flags of `ferrule run`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
+  ferrule run --api-servers 192.0.2.10,192.0.2.11
+  ferrule run --kubeconfig /etc/ferrule/kubeconfig --cluster-cidr 10.244.0.0/16
   ferrule run --manifests /etc/ferrule/manifests --hostname-override node-1
   ferrule run --manifests ./objects --cluster-cidr 10.244.0.0/16,fd00:10:244::/48")]
 pub struct Run {
-    /// Folder with Service, EndpointSlice, Node and Pod objects as YAML or JSON; it is watched.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub source: SourceFlags,
     /// Name of this node's object; the host's name if not given.
     #[arg(
         long,

@@ -203,7 +203,9 @@ impl<D: Datapath> Sync<D> {
             warn!("{problem}");
         }
         if problems.is_empty() {
-            info!("{origin}: all well again");
+            if !before.is_empty() {
+                info!("{origin}: all well again");
+            }
         } else {
             self.problems.insert(origin, problems);
         }

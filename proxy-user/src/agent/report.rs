@@ -8,6 +8,7 @@ use crate::datapath::attach::DeviceReport;
 use crate::datapath::closing::ClosingReport;
 use crate::datapath::exempt::ExemptReport;
 use crate::flows::FlowReport;
+use crate::source::kube::{Watch, WatchReport};
 use crate::sync::{Report, ReportRequest};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub struct AgentReport {
     pub reserved_ports: Option<String>,
     /// What the operator should put right.
     pub warnings: Vec<String>,
+    /// The watches on the API server; none if objects come from a folder.
+    pub watches: Vec<WatchReport>,
     /// The control plane.
     pub sync: Report,
     /// The devices of the node and what is attached to them.
@@ -83,6 +86,7 @@ pub(super) struct Server {
     pub(super) sockets: watch::Receiver<SocketReport>,
     pub(super) exempt: watch::Receiver<Vec<ExemptReport>>,
     pub(super) closed: watch::Receiver<ClosingReport>,
+    pub(super) watches: Vec<Watch>,
 }
 
 impl Server {
@@ -140,6 +144,7 @@ impl Server {
             snat_ports: self.preparations.snat_ports.clone().into_inner(),
             reserved_ports: self.preparations.reserved_ports.clone(),
             warnings: self.preparations.warnings.clone(),
+            watches: self.watches.iter().map(Watch::report).collect(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
             sockets: SocketReport {
@@ -270,6 +275,7 @@ mod tests {
             sockets: watch::channel(SocketReport::new(crate::config::SocketLb::Off)).1,
             exempt: watch::channel(Vec::new()).1,
             closed: watch::channel(ClosingReport::default()).1,
+            watches: Vec::new(),
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

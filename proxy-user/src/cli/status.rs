@@ -1,6 +1,7 @@
 //! `ferrule status`: the pinned maps, and the agent's view if one is running.
 
 mod sockets;
+mod watches;
 
 use super::say;
 use super::table::table;
@@ -106,6 +107,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         sockets,
         closed_sockets,
         flows,
+        watches,
     } = agent;
     let state = if agent.is_synced() {
         "synced"
@@ -137,6 +139,7 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
     for warning in warnings {
         writeln!(text, "Warning: {warning}")?;
     }
+    watches::render(text, watches)?;
     render_counts(text, sync)?;
     if let Some(error) = &sync.last_error {
         writeln!(

@@ -49,6 +49,10 @@ impl Slice {
     pub(super) fn skipped(&self) -> impl Iterator<Item = Skipped> {
         self.skipped.iter().cloned()
     }
+
+    pub(super) fn has_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
 }
 
 /// The Service a slice belongs to; `None` also for slices to be left alone.

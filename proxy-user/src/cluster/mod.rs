@@ -6,6 +6,7 @@ mod node;
 mod pod;
 mod protocol;
 mod service;
+mod service_cidr;
 mod skipped;
 
 pub use address::{Cidr, NotACidr};
@@ -21,7 +22,8 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod::PodView;
 use service::Exposed;
-use std::collections::{BTreeMap, HashMap};
+use service_cidr::Ranges;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -87,6 +89,7 @@ pub struct Cluster {
     unowned: BTreeMap<ObjectKey, Skipped>,
     /// Those that say something of note.
     pods: BTreeMap<ObjectKey, PodView>,
+    service_cidrs: BTreeMap<ObjectKey, Ranges>,
 }
 
 /// What is known under the name of one Service.
@@ -94,6 +97,31 @@ pub struct Cluster {
 struct Members {
     service: Option<Exposed>,
     slices: BTreeMap<String, Slice>,
+    /// Of the API servers' Service: the slices when there last was anybody in them.
+    last_resort: BTreeMap<String, Slice>,
+}
+
+impl Members {
+    /// What the agent itself may have to dial is kept.
+    fn remember(&mut self, name: &ServiceName) {
+        if name.is_of_api_servers() && has_hosts(&self.slices) {
+            self.last_resort.clone_from(&self.slices);
+        }
+    }
+
+    /// The slices to be used: API servers that are all on their way out, or can't tell who is there, are still the
+    /// best that is known. Without them nobody would hear of those that come.
+    fn slices(&self) -> &BTreeMap<String, Slice> {
+        if self.last_resort.is_empty() || has_hosts(&self.slices) {
+            &self.slices
+        } else {
+            &self.last_resort
+        }
+    }
+}
+
+fn has_hosts(slices: &BTreeMap<String, Slice>) -> bool {
+    slices.values().any(Slice::has_hosts)
 }
 
 impl Cluster {
@@ -106,6 +134,7 @@ impl Cluster {
             owners: HashMap::new(),
             unowned: BTreeMap::new(),
             pods: BTreeMap::new(),
+            service_cidrs: BTreeMap::new(),
         }
     }
 
@@ -120,6 +149,10 @@ impl Cluster {
                 let view = pod::view(&key, pod, &self.node_name);
                 self.set_pod(key, view)
             }
+            Object::ServiceCidr(object) => {
+                let ranges = service_cidr::ranges(&key, object);
+                self.set_service_cidr(key, ranges)
+            }
         }
     }
 
@@ -130,6 +163,7 @@ impl Cluster {
             Kind::EndpointSlice => Dirty::services(self.remove_slice(key)),
             Kind::Node => self.set_node(&key.name, None),
             Kind::Pod => self.set_pod(key.clone(), PodView::default()),
+            Kind::ServiceCidr => self.set_service_cidr(key.clone(), Ranges::default()),
         }
     }
 
@@ -140,7 +174,7 @@ impl Cluster {
         let mut skipped = service.skipped.clone();
         skipped.extend(members.slices.values().flat_map(Slice::skipped));
         let ports = service.ports.iter().map(|port| PortView {
-            endpoints: endpoints::merged(members.slices.values(), &port.name, port.protocol),
+            endpoints: endpoints::merged(members.slices().values(), &port.name, port.protocol),
             ..port.clone()
         });
         Some(ServiceView {
@@ -180,7 +214,14 @@ impl Cluster {
     /// Objects that belong to no Service and can't be used.
     pub fn unowned(&self) -> impl Iterator<Item = &Skipped> {
         let pods = self.pods.values().flat_map(|pod| &pod.skipped);
-        self.unowned.values().chain(pods)
+        let ranges = self.service_cidrs.values().flat_map(|it| &it.skipped);
+        self.unowned.values().chain(pods).chain(ranges)
+    }
+
+    /// The ranges from which Services get their addresses, each once.
+    pub fn service_cidrs(&self) -> BTreeSet<Cidr> {
+        let ranges = self.service_cidrs.values().flat_map(|it| &it.cidrs);
+        ranges.copied().collect()
     }
 
     /// The pods of this node whose sockets are left alone.
@@ -212,6 +253,7 @@ impl Cluster {
         };
         let slice = endpoints::slice(&key, slice, &self.node_name);
         let members = self.members.entry(name.clone()).or_default();
+        members.remember(&name);
         let changed = members.slices.get(&key.name) != Some(&slice);
         members.slices.insert(key.name.clone(), slice);
         self.owners.insert(key, name.clone());
@@ -233,6 +275,7 @@ impl Cluster {
         self.unowned.remove(key);
         let owner = self.owners.remove(key)?;
         if let Some(members) = self.members.get_mut(&owner) {
+            members.remember(&owner);
             members.slices.remove(&key.name);
         }
         self.drop_if_empty(&owner);
@@ -264,6 +307,20 @@ impl Cluster {
         };
         if pod != PodView::default() {
             self.pods.insert(key, pod);
+        }
+        dirty
+    }
+
+    fn set_service_cidr(&mut self, key: ObjectKey, ranges: Ranges) -> Dirty {
+        let before = self.service_cidrs.remove(&key).unwrap_or_default();
+        let news = ranges.skipped.iter();
+        let news = news.filter(|it| !before.skipped.contains(it));
+        let dirty = Dirty {
+            skipped: news.cloned().collect(),
+            ..Dirty::default()
+        };
+        if ranges != Ranges::default() {
+            self.service_cidrs.insert(key, ranges);
         }
         dirty
     }
@@ -305,6 +362,11 @@ impl ServiceName {
 
     fn of(key: &ObjectKey) -> Self {
         Self::new(&key.namespace, &key.name)
+    }
+
+    /// Whether it is the Service behind which the API servers are.
+    fn is_of_api_servers(&self) -> bool {
+        self.namespace == "default" && self.name == "kubernetes"
     }
 }
 

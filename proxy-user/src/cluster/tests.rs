@@ -106,3 +106,61 @@ fn an_endpoint_is_local_by_the_name_of_its_node_only() {
         assert_eq!(view.ports[0].endpoints[0].local, local, "{node:?}");
     }
 }
+
+#[test]
+fn the_api_servers_that_were_there_last_are_kept() {
+    let api = |addresses: &str| {
+        object(&format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
+              metadata: {{name: s, labels: {{kubernetes.io/service-name: kubernetes}}}}, addressType: IPv4,
+              ports: [{{port: 6443}}], endpoints: [{addresses}]}}"
+        ))
+    };
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&object(
+        "{apiVersion: v1, kind: Service, metadata: {name: kubernetes},
+          spec: {clusterIP: 10.96.0.1, ports: [{port: 443}]}}",
+    ));
+    let backends = |cluster: &Cluster| -> Vec<String> {
+        let view = cluster.view(&name("kubernetes")).unwrap();
+        let endpoints = view.ports[0].endpoints.iter();
+        endpoints.map(|it| it.address.to_string()).collect()
+    };
+    let one = api("{addresses: [192.0.2.1]}");
+    cluster.apply(&api(""));
+    assert_eq!(backends(&cluster), [""; 0], "there was none yet");
+    cluster.apply(&one);
+    cluster.apply(&api(""));
+    assert_eq!(backends(&cluster), ["192.0.2.1"]);
+    cluster.delete(&one.key());
+    assert_eq!(backends(&cluster), ["192.0.2.1"]);
+    cluster.apply(&api("{addresses: [192.0.2.2]}"));
+    assert_eq!(backends(&cluster), ["192.0.2.2"]);
+    cluster.delete(&one.key());
+    assert_eq!(backends(&cluster), ["192.0.2.2"]);
+}
+
+#[test]
+fn service_ranges_are_known_each_once() {
+    let range = |name: &str, cidrs: &str| {
+        object(&format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {{name: {name}}},
+              spec: {{cidrs: [{cidrs}]}}}}"
+        ))
+    };
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&range("kubernetes", "10.96.0.0/12, 'fd00:10:96::/112'"));
+    let dirty = cluster.apply(&range("more", "10.96.0.0/12, 10.200.0.0/33"));
+    assert_eq!(
+        dirty.skipped[0].to_string(),
+        "ServiceCIDR more: spec.cidrs[1]: not an address range: \"10.200.0.0/33\""
+    );
+    let known: Vec<String> = cluster
+        .service_cidrs()
+        .iter()
+        .map(Cidr::to_string)
+        .collect();
+    assert_eq!(known, ["10.96.0.0/12", "fd00:10:96::/112"]);
+    cluster.delete(&range("kubernetes", "").key());
+    assert_eq!(cluster.service_cidrs().len(), 1);
+}

@@ -4,10 +4,12 @@
 //! together; the receiver acts on it as a whole.
 
 pub mod annotations;
+pub mod kube;
 pub mod manifests;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fmt;
 
@@ -22,6 +24,8 @@ pub enum Object {
     Node(Box<Node>),
     /// `v1` Pod.
     Pod(Box<Pod>),
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr(Box<ServiceCIDR>),
 }
 
 /// The kinds of objects that matter.
@@ -35,6 +39,8 @@ pub enum Kind {
     Node,
     /// `v1` Pod.
     Pod,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr,
 }
 
 /// What tells one object from all others.
@@ -42,7 +48,7 @@ pub enum Kind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for Nodes.
+    /// Its namespace; empty for Nodes and ServiceCIDRs.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -75,7 +81,13 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::Pod => "Pod",
+            Self::ServiceCidr => "ServiceCIDR",
         }
+    }
+
+    /// Whether objects of this kind are in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Node | Self::ServiceCidr)
     }
 }
 
@@ -87,6 +99,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
         }
     }
 
@@ -107,6 +120,7 @@ impl Object {
             Self::EndpointSlice(slice) => &slice.metadata,
             Self::Node(node) => &node.metadata,
             Self::Pod(pod) => &pod.metadata,
+            Self::ServiceCidr(range) => &range.metadata,
         }
     }
 
@@ -117,6 +131,7 @@ impl Object {
             Self::EndpointSlice(slice) => &mut slice.metadata,
             Self::Node(node) => &mut node.metadata,
             Self::Pod(pod) => &mut pod.metadata,
+            Self::ServiceCidr(range) => &mut range.metadata,
         }
     }
 
@@ -172,11 +187,10 @@ fn trimmed_status(status: PodStatus) -> PodStatus {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind.name();
-        match self.kind {
-            Kind::Node => write!(f, "{kind} {}", self.name),
-            Kind::Service | Kind::EndpointSlice | Kind::Pod => {
-                write!(f, "{kind} {}/{}", self.namespace, self.name)
-            }
+        if self.kind.is_namespaced() {
+            write!(f, "{kind} {}/{}", self.namespace, self.name)
+        } else {
+            write!(f, "{kind} {}", self.name)
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct NodeReport {
     pub pod_cidrs: Vec<String>,
     /// The zone it is in.
     pub zone: Option<String>,
+    /// The ranges from which Services get their addresses, as ServiceCIDR objects have them.
+    pub service_cidrs: Vec<String>,
 }
 
 /// A count for each IP family.
@@ -132,6 +134,12 @@ impl<D: Datapath> Sync<D> {
             node_port_addresses: self.node.node_port_addresses.clone(),
             pod_cidrs: pod_cidrs.map(ToString::to_string).collect(),
             zone: view.and_then(|view| view.zone.clone()),
+            service_cidrs: self
+                .cluster
+                .service_cidrs()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 

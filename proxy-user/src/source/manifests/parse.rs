@@ -104,7 +104,7 @@ impl Parsed {
         {
             return Err(Broken::new(1, format!("{path}metadata.name"), "missing"));
         }
-        let namespaced = object.kind() != Kind::Node;
+        let namespaced = object.kind().is_namespaced();
         let namespace = &mut object.metadata_mut().namespace;
         if namespaced && namespace.as_deref().unwrap_or_default().is_empty() {
             *namespace = Some("default".to_owned());
@@ -237,6 +237,7 @@ fn known(api_version: &str, kind: &str) -> Option<Kind> {
         ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::EndpointSlice),
         ("v1", "Node") => Some(Kind::Node),
         ("v1", "Pod") => Some(Kind::Pod),
+        ("networking.k8s.io/v1", "ServiceCIDR") => Some(Kind::ServiceCidr),
         _ => None,
     }
 }
@@ -252,6 +253,7 @@ impl<'de> DeserializeSeed<'de> for OfKind {
             Kind::EndpointSlice => Object::EndpointSlice(Box::deserialize(from)?),
             Kind::Node => Object::Node(Box::deserialize(from)?),
             Kind::Pod => Object::Pod(Box::deserialize(from)?),
+            Kind::ServiceCidr => Object::ServiceCidr(Box::deserialize(from)?),
         })
     }
 }

@@ -1,0 +1,270 @@
+//! How API servers are reached: where they are, as whom, and which of several.
+
+use super::pulse::Pulse;
+use anyhow::{Context as _, Result};
+use http::header::RETRY_AFTER;
+use http::uri::Authority;
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Watches of one kind begin this far apart at least, should a server end them at once.
+const BETWEEN_WATCHES: Duration = Duration::from_secs(1);
+/// No server is left alone for longer than this, whatever it asks for.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// What the operator says of the API servers.
+#[derive(Clone, Debug, Default)]
+pub struct ApiSettings {
+    /// Server, certificates and credentials; the pod's service account if not given.
+    pub kubeconfig: Option<PathBuf>,
+    /// The server, instead of the one that belongs to the credentials.
+    pub master: Option<Uri>,
+    /// What is dialled instead of the server's host; certificates are still expected to be that host's.
+    pub api_servers: Vec<Authority>,
+}
+
+/// A way to the API servers.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    settings: Arc<ApiSettings>,
+    /// Which of the servers answers, as far as is known.
+    current: Arc<AtomicUsize>,
+    /// The server's URL, as read last.
+    url: Uri,
+}
+
+impl Connection {
+    /// Reads the settings once. Nobody is asked yet.
+    ///
+    /// # Errors
+    /// The kubeconfig or the service account can't be read; names the file.
+    pub async fn open(settings: ApiSettings, node_name: &str) -> Result<Self> {
+        let url = config(&settings).await?.cluster_url;
+        // Not all nodes ask the same server.
+        let mut hasher = DefaultHasher::new();
+        node_name.hash(&mut hasher);
+        Ok(Self {
+            settings: Arc::new(settings),
+            current: Arc::new(AtomicUsize::new(hasher.finish() as usize)),
+            url,
+        })
+    }
+
+    /// What to say when no server is reached.
+    pub(super) fn hint(&self) -> &'static str {
+        let own = &self.settings.api_servers;
+        if own.is_empty() && self.settings.kubeconfig.is_none() && self.settings.master.is_none() {
+            "; this is the address of the Service kubernetes, which nobody may serve on this node: give the API \
+             servers' own addresses with --api-servers (FERRULE_API_SERVERS)"
+        } else {
+            ""
+        }
+    }
+
+    /// A client with the credentials as they are now, whose answers are noted.
+    ///
+    /// # Errors
+    /// The settings can't be read any more.
+    pub(super) async fn client(&self, pulse: &Arc<Pulse>) -> Result<Client> {
+        let clients = self.clients().await?;
+        let servers = Arc::new(Servers {
+            clients,
+            current: Arc::clone(&self.current),
+            pulse: Arc::clone(pulse),
+            next_watch: Mutex::new(Instant::now()),
+        });
+        let service = tower::service_fn(move |request| {
+            let servers = Arc::clone(&servers);
+            async move { servers.send(request).await }
+        });
+        Ok(ClientBuilder::new(service, "default").build())
+    }
+
+    /// One for each server.
+    async fn clients(&self) -> Result<Vec<Client>> {
+        let config = config(&self.settings).await?;
+        let mut configs = vec![config.clone()];
+        if !self.settings.api_servers.is_empty() {
+            let servers = self.settings.api_servers.iter();
+            configs = servers
+                .map(|server| at(&config, server))
+                .collect::<Result<_>>()?;
+        }
+        let clients = configs.into_iter().map(Client::try_from);
+        clients
+            .collect::<kube::Result<_>>()
+            .with_context(|| format!("{self}"))
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = &self.settings.api_servers;
+        let url = self.url.to_string();
+        write!(f, "API server {}", url.trim_end_matches('/'))?;
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        write!(f, " at {}", servers.join(", "))
+    }
+}
+
+async fn config(settings: &ApiSettings) -> Result<Config> {
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let context = || format!("kubeconfig {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(context)?;
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options);
+            config.await.with_context(context)?
+        }
+        None => of_service_account(settings)?,
+    };
+    if let Some(master) = &settings.master {
+        config.cluster_url = master.clone();
+    }
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // Whoever follows a kind waits as long as it takes.
+    config.default_retry = false;
+    Ok(config)
+}
+
+/// The pod's, or nobody's if there is none and another server was named.
+fn of_service_account(settings: &ApiSettings) -> Result<Config> {
+    let own = Config::incluster().or_else(|error| match settings.api_servers.is_empty() {
+        true => Err(error),
+        // The variables are missing; whom to ask is known all the same.
+        false => Config::incluster_dns(),
+    });
+    match (own, &settings.master) {
+        (Err(_), Some(master)) => Ok(Config::new(master.clone())),
+        (own, _) => own.context(
+            "there is no service account of a pod to reach the API server with: give --kubeconfig FILE, or \
+             --manifests DIR",
+        ),
+    }
+}
+
+/// The same, but dialled elsewhere.
+fn at(config: &Config, server: &Authority) -> Result<Config> {
+    let mut config = config.clone();
+    let host = config.cluster_url.host().map(str::to_owned);
+    let host = host.map(|host| host.trim_matches(['[', ']']).to_owned());
+    config.tls_server_name = config.tls_server_name.or(host);
+    let mut parts = config.cluster_url.into_parts();
+    parts.authority = Some(server.clone());
+    config.cluster_url = Uri::from_parts(parts).with_context(|| format!("API server {server}"))?;
+    Ok(config)
+}
+
+/// What comes of a request.
+type Heard = UnsyncBoxBody<<Body as http_body::Body>::Data, <Body as http_body::Body>::Error>;
+
+/// The servers, of which one is asked until it fails.
+struct Servers {
+    clients: Vec<Client>,
+    current: Arc<AtomicUsize>,
+    pulse: Arc<Pulse>,
+    next_watch: Mutex<Instant>,
+}
+
+impl Servers {
+    async fn send(&self, request: Request<Body>) -> kube::Result<Response<Heard>> {
+        if is_watch(request.uri()) {
+            self.pace().await;
+        }
+        let current = self.current.load(Ordering::Relaxed);
+        let client = &self.clients[current % self.clients.len()];
+        let sent = client.send(request).await;
+        match &sent {
+            Ok(response) if response.status().is_success() => self.pulse.answered(),
+            Ok(response) if response.status().is_client_error() => self.note_delay(response),
+            Ok(response) => {
+                self.note_delay(response);
+                self.leave(current);
+            }
+            Err(_) => self.leave(current),
+        }
+        let pulse = Arc::clone(&self.pulse);
+        sent.map(|response| response.map(|body| heard(body, pulse)))
+    }
+
+    /// The next request goes to the next server, unless another has seen to that.
+    fn leave(&self, current: usize) {
+        let next = current.wrapping_add(1);
+        let _ = self
+            .current
+            .compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// RFC 9110, section 10.2.3; API servers give seconds.
+    fn note_delay(&self, response: &Response<Body>) {
+        let delay = response.headers().get(RETRY_AFTER);
+        let seconds = delay.and_then(|delay| delay.to_str().ok()?.trim().parse().ok());
+        if let Some(seconds) = seconds {
+            let delay = Duration::from_secs(seconds).min(LONGEST_DELAY);
+            self.pulse.retry_after(delay);
+        }
+    }
+
+    async fn pace(&self) {
+        let mut next = self.next_watch.lock().await;
+        sleep_until(*next).await;
+        *next = Instant::now() + BETWEEN_WATCHES;
+    }
+}
+
+fn is_watch(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').any(|pair| pair == "watch=true")
+}
+
+/// Notes when something comes.
+fn heard(body: Body, pulse: Arc<Pulse>) -> Heard {
+    let body = body.map_frame(move |frame| {
+        pulse.beat();
+        frame
+    });
+    body.boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_address_is_dialled_but_the_certificate_is_the_hosts() {
+        let mut config = Config::new("https://10.96.0.1/prefix".parse().unwrap());
+        let there = at(&config, &"[fd00::1]:6443".parse().unwrap()).unwrap();
+        assert_eq!(there.cluster_url, "https://[fd00::1]:6443/prefix");
+        assert_eq!(there.tls_server_name.as_deref(), Some("10.96.0.1"));
+        config.tls_server_name = Some("kubernetes".into());
+        let there = at(&config, &"192.0.2.1:443".parse().unwrap()).unwrap();
+        assert_eq!(there.tls_server_name.as_deref(), Some("kubernetes"));
+    }
+
+    #[test]
+    fn watches_are_told_from_lists() {
+        assert!(is_watch(
+            &"/api/v1/pods?limit=5&watch=true".parse().unwrap()
+        ));
+        assert!(!is_watch(
+            &"/api/v1/pods?labelSelector=watch%3Dtrue".parse().unwrap()
+        ));
+        assert!(!is_watch(&"/api/v1/pods".parse().unwrap()));
+    }
+}
