@@ -14,7 +14,7 @@ use crate::datapath::closing::{Closer, ClosingReport, Wake};
 use crate::datapath::devices::{self, DeviceEvent};
 use crate::datapath::features::Features;
 use crate::datapath::kernel::Kernel;
-use crate::datapath::object::{self, Options};
+use crate::datapath::object::{self, Options, Sizes};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
@@ -95,7 +95,10 @@ fn set_up(run: &Run) -> Result<Parts> {
     let owns_devices = Arc::clone(&measures.owns_devices);
     let mut loaded = object::load(&Options {
         pins: pins.clone(),
-        max_flows: run.max_flows,
+        sizes: Sizes {
+            max_flows: run.max_flows,
+            max_backends: run.max_backends,
+        },
         log_decisions: run.log_decisions,
         has_fast_lane: !run.fast_lane.is_off(),
         features: features.clone(),

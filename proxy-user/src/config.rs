@@ -10,6 +10,7 @@ use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
 use crate::datapath::devices::FastLane;
 use crate::datapath::features::Features;
+use crate::datapath::object::Sizes;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,11 @@ use std::path::PathBuf;
 /// Rows in each of the two flow tables where nobody says otherwise: room for what kube-proxy lets netfilter
 /// track at least, in both families together, and for all maps in 100 MB.
 pub const MAX_FLOWS: u32 = 131_072;
+
+/// Rows in each of the two tables of backends where nobody says otherwise.
+pub const MAX_BACKENDS: u32 = 262_144;
+/// There are not many more words in the lists of backends.
+const MOST_BACKENDS: i64 = 2_097_152;
 
 /// Where things are on this node.
 #[derive(Clone, Debug, Args)]
@@ -83,8 +89,11 @@ pub struct Run {
     #[arg(long, value_name = "off|DEV,..", default_value = "off")]
     pub fast_lane: FastLane,
     /// Rows in each of the two flow tables; a connection needs two, or four when it is masked.
-    #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..))]
+    #[arg(long, value_name = "N", default_value_t = Sizes::DEFAULT.max_flows, value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flows: u32,
+    /// Rows in each of the two tables of backends: an endpoint takes one for each port of its Service.
+    #[arg(long, value_name = "N", default_value_t = Sizes::DEFAULT.max_backends, value_parser = clap::value_parser!(u32).range(1024..=MOST_BACKENDS))]
+    pub max_backends: u32,
     /// Source ports of masked flows, as MIN-MAX; the widest range beside the ephemeral ports and
     /// the NodePorts if not given.
     #[arg(long, value_name = "MIN-MAX", value_parser = port_range)]

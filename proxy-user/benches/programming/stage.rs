@@ -3,10 +3,9 @@
 use anyhow::{Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use proxy_common::NodeConfig;
-use proxy_user::config::MAX_FLOWS;
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::kernel::Kernel;
-use proxy_user::datapath::object::{self, Options};
+use proxy_user::datapath::object::{self, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::{Capacity, Datapath, Dump, Error, Grace, Op};
 use proxy_user::source::Event;
@@ -47,7 +46,7 @@ impl Stage {
         std::fs::create_dir_all(&folder)?;
         let loaded = object::load(&Options {
             pins: Pins::new(&folder),
-            max_flows: MAX_FLOWS,
+            sizes: Sizes::DEFAULT,
             log_decisions: false,
             has_fast_lane: false,
             features: Features::probe_used()?,

@@ -3,14 +3,13 @@
 use crate::memory;
 use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
-use proxy_user::config::MAX_FLOWS;
 use proxy_user::datapath::attach::{Attacher, Method};
 use proxy_user::datapath::cgroup;
 use proxy_user::datapath::devices::{self, DeviceEvent, FastLane};
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::kernel::Kernel;
-use proxy_user::datapath::object::{self, Options};
+use proxy_user::datapath::object::{self, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::source::{Event, Object};
 use proxy_user::sync::{Settings, Sync};
@@ -54,7 +53,7 @@ impl Ferrule {
         let features = Features::probe_used()?;
         let mut loaded = object::load(&Options {
             pins: pins.clone(),
-            max_flows: MAX_FLOWS,
+            sizes: Sizes::DEFAULT,
             log_decisions: false,
             has_fast_lane: at == At::FastDevices,
             features: features.clone(),

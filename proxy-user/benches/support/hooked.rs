@@ -6,7 +6,7 @@ use proxy_common::{
     NodeConfig, Port, Proto, ServiceWord,
 };
 use proxy_user::datapath::features::Features;
-use proxy_user::datapath::object::{self, Loaded, Options};
+use proxy_user::datapath::object::{self, Loaded, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::{Datapath as _, FamilyOp, Op, cgroup};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -33,7 +33,10 @@ impl Hooked {
         let pins = Pins::new(bpffs);
         let mut loaded = object::load(&Options {
             pins: pins.clone(),
-            max_flows: 1024,
+            sizes: Sizes {
+                max_flows: 1024,
+                ..Sizes::DEFAULT
+            },
             log_decisions: false,
             has_fast_lane: false,
             features: Features::probe_used()?,

@@ -9,7 +9,7 @@ use proxy_common::Counter;
 use proxy_user::datapath::features::{Feature, Features};
 use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::hook::{Framing, Hook};
-use proxy_user::datapath::object::{self, Loaded, Options};
+use proxy_user::datapath::object::{self, Loaded, Options, Sizes};
 use proxy_user::datapath::pins::{PINNED_MAPS, Pins};
 use proxy_user::datapath::{Datapath as _, readings};
 use std::path::Path;
@@ -104,7 +104,10 @@ impl Lab {
         let pins = Pins::new(folder);
         let options = Options {
             pins: pins.clone(),
-            max_flows: size.max_flows,
+            sizes: Sizes {
+                max_flows: size.max_flows,
+                ..Sizes::DEFAULT
+            },
             log_decisions: false,
             has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),
@@ -246,7 +249,7 @@ fn load_bench(options: &Options) -> Result<Ebpf> {
     }
     let has_coarse_clock = u8::from(options.features.has(Feature::CoarseClock));
     loader.override_global("COARSE_CLOCK", &has_coarse_clock, true);
-    let max_flows = options.max_flows;
+    let max_flows = options.sizes.max_flows;
     for name in ["FLOWS_V4", "FLOWS_V6"] {
         loader.map_max_entries(name, max_flows);
     }

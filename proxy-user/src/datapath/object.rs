@@ -4,7 +4,6 @@ mod functions;
 
 use crate::datapath::bpf::Row;
 use crate::datapath::features::{Feature, Features};
-use crate::datapath::filter::FILTERS;
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
@@ -30,14 +29,42 @@ pub const EXPIRE: &str = "ferrule_expire";
 pub struct Options {
     /// Where maps and links are pinned.
     pub pins: Pins,
-    /// Rows in each of the two maps of confirmed flows; half as many are half open.
-    pub max_flows: u32,
+    /// How many rows maps have.
+    pub sizes: Sizes,
     /// Whether the programs log every decision (aya-log); not even a branch when off.
     pub log_decisions: bool,
     /// Whether flows may pass the stack by; not even a branch when off.
     pub has_fast_lane: bool,
     /// What the kernel has.
     pub features: Features,
+}
+
+/// How many rows maps have, where that is not fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows in each of the two maps of confirmed flows; half as many are half open.
+    pub max_flows: u32,
+    /// Rows in each of the two maps of backends; the first is never used.
+    pub max_backends: u32,
+}
+
+impl Sizes {
+    /// Room for what kube-proxy lets netfilter track at least, in both families together, for 262,143 backends of
+    /// each, and for all maps in 100 MB.
+    pub const DEFAULT: Self = Self {
+        max_flows: 131_072,
+        max_backends: 262_144,
+    };
+
+    /// Rows of a map, if they are among these.
+    fn rows(self, name: &str) -> Option<u32> {
+        match name {
+            "FLOWS_V4" | "FLOWS_V6" => Some(self.max_flows),
+            "HALF_OPEN_V4" | "HALF_OPEN_V6" => Some((self.max_flows / 2).max(FEWEST_HALF_OPEN)),
+            "BACKENDS_V4" | "BACKENDS_V6" => Some(self.max_backends),
+            _ => None,
+        }
+    }
 }
 
 /// A loaded object.
@@ -139,7 +166,7 @@ fn load_object(options: &Options) -> Result<Ebpf> {
             level,
             has_fast_lane,
         },
-        options.max_flows,
+        options.sizes,
         &options.features,
     )
 }
@@ -156,7 +183,10 @@ struct Switches {
 /// # Errors
 /// As [`load`].
 pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
-    const FEW: u32 = 1024;
+    const FEW: Sizes = Sizes {
+        max_flows: 1024,
+        max_backends: 1024,
+    };
     let switches = Switches {
         level: LOG_OFF,
         has_fast_lane: false,
@@ -167,7 +197,7 @@ pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
 fn load_with(
     pins: Option<&Pins>,
     switches: Switches,
-    max_flows: u32,
+    sizes: Sizes,
     features: &Features,
 ) -> Result<Ebpf> {
     let [
@@ -193,7 +223,7 @@ fn load_with(
     loader.override_global("MULTIPATH", &knows_paths, true);
     loader.override_global("FAST_LANE", &has_fast_lane, true);
     for name in PINNED_MAPS {
-        if let Some(rows) = flow_rows(name, max_flows) {
+        if let Some(rows) = sizes.rows(name) {
             loader.map_max_entries(name, rows);
         }
     }
@@ -235,15 +265,24 @@ pub fn parse() -> Result<aya_obj::Object> {
     aya_obj::Object::parse(OBJECT).context("parsing the BPF object")
 }
 
-/// Rows of a flow map, if it is one.
-fn flow_rows(name: &str, max_flows: u32) -> Option<u32> {
-    match name {
-        "FLOWS_V4" | "FLOWS_V6" => Some(max_flows),
-        "HALF_OPEN_V4" | "HALF_OPEN_V6" => Some((max_flows / 2).max(FEWEST_HALF_OPEN)),
-        _ => None,
-    }
-}
-
+/// The maps that say where a flow is.
+const FLOW_TABLES: &[&str] = &[
+    "FLOWS_V4",
+    "FLOWS_V6",
+    "HALF_OPEN_V4",
+    "HALF_OPEN_V6",
+    "FILTER_V4",
+    "FILTER_V6",
+];
+/// The maps that lead from a frontend to its backends, by ids.
+const SERVICE_TABLES: &[&str] = &[
+    "FRONTENDS_V4",
+    "FRONTENDS_V6",
+    "SERVICES",
+    "SLOTS",
+    "BACKENDS_V4",
+    "BACKENDS_V6",
+];
 /// Each CPU sets some rows aside.
 const FEWEST_HALF_OPEN: u32 = 1024;
 /// Below all of aya_log's levels.
@@ -268,13 +307,15 @@ fn discard_misfits(options: &Options) -> Result<bool> {
         let pinned = MapInfo::from_pin(pins.map(name))
             .and_then(|pinned| shape_of(&pinned))
             .ok();
-        if !same_version || pinned != Some(wanted_shape(map, name, options.max_flows)) {
+        if !same_version || pinned != Some(wanted_shape(map, name, options.sizes)) {
             misfits.insert(name);
         }
     }
-    // Programs that are still attached keep the filter of the tables that they have.
-    if misfits.iter().any(|name| flow_rows(name, 0).is_some()) {
-        misfits.extend(found.iter().filter(|name| FILTERS.contains(name)));
+    // Programs that are still attached keep all of what belongs together.
+    for group in [FLOW_TABLES, SERVICE_TABLES] {
+        if misfits.iter().any(|name| group.contains(name)) {
+            misfits.extend(found.iter().filter(|name| group.contains(name)));
+        }
     }
     for name in &misfits {
         warn!("map {name} of an earlier version does not fit and is replaced");
@@ -300,8 +341,8 @@ fn shape_of(map: &MapInfo) -> Result<Shape, MapError> {
     ))
 }
 
-fn wanted_shape(map: &aya_obj::Map, name: &str, max_flows: u32) -> Shape {
-    let entries = flow_rows(name, max_flows).unwrap_or(map.max_entries());
+fn wanted_shape(map: &aya_obj::Map, name: &str, sizes: Sizes) -> Shape {
+    let entries = sizes.rows(name).unwrap_or(map.max_entries());
     (
         map.map_type(),
         map.key_size(),

@@ -7,7 +7,7 @@ use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, TcAttachType};
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::hook::{Framing, Hook};
-use proxy_user::datapath::object::{self, Options, program};
+use proxy_user::datapath::object::{self, Options, Sizes, program};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
 use std::path::Path;
@@ -30,7 +30,10 @@ impl Foreign {
         let pins = Pins::new(bpffs);
         let options = Options {
             pins: pins.clone(),
-            max_flows: 1024,
+            sizes: Sizes {
+                max_flows: 1024,
+                ..Sizes::DEFAULT
+            },
             log_decisions: false,
             has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),

@@ -15,7 +15,7 @@ use proxy_user::datapath::features::Features;
 use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
-use proxy_user::datapath::object::{self, EXPIRE, Options};
+use proxy_user::datapath::object::{self, EXPIRE, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
 use proxy_user::datapath::sweep::{self, Sweep, request};
@@ -51,7 +51,10 @@ impl Loaded {
         let pins = Pins::new(&folder);
         let options = Options {
             pins: pins.clone(),
-            max_flows: 65536,
+            sizes: Sizes {
+                max_flows: 65536,
+                ..Sizes::DEFAULT
+            },
             log_decisions: false,
             has_fast_lane: false,
             features: Features::probe_used().expect("the kernel answers"),
