@@ -66,6 +66,8 @@ pub(super) struct Follower {
     backoff: DefaultBackoff,
     /// The origins of problems that have been told of.
     complaints: BTreeSet<String>,
+    /// The server's good answers up to the last of them.
+    answers: u64,
     /// When it was last asked for something.
     asked: Instant,
 }
@@ -97,6 +99,7 @@ impl Follower {
             failures: 0,
             backoff: DefaultBackoff::default(),
             complaints: BTreeSet::new(),
+            answers: 0,
             asked: Instant::now(),
         }
     }
@@ -143,7 +146,9 @@ impl Follower {
             () = self.pulse.silent(self.silence, self.asked) => {
                 return self.handle(self.silence(), selection).await;
             }
-            () = self.pulse.answer(), if !self.complaints.is_empty() => return self.settle().await,
+            () = self.pulse.answer(self.answers), if !self.complaints.is_empty() => {
+                return self.settle().await;
+            }
             () = self.events.closed() => return Err(End::Unheard),
         };
         let failure = self.take(next, stream).await?;
@@ -189,6 +194,7 @@ impl Follower {
             watcher::Event::InitApply(seen) => self.known.listed(seen, batch),
             watcher::Event::InitDone => {
                 self.known.end(batch);
+                self.pulse.listed();
                 self.failures = 0;
                 return true;
             }
@@ -204,8 +210,8 @@ impl Follower {
         false
     }
 
+    /// After what has been listed was sent on.
     async fn listed(&mut self) -> Result<(), End> {
-        self.pulse.listed();
         let was_last = self.synced.take().is_some_and(|synced| synced.count_down());
         if was_last {
             self.send(vec![Event::Synced]).await?;
@@ -254,6 +260,7 @@ impl Follower {
         let mut batch = Vec::new();
         self.known.begin();
         self.known.end(&mut batch);
+        self.pulse.listed();
         self.send(batch).await?;
         self.listed().await?;
         tokio::select! {
@@ -283,6 +290,7 @@ impl Follower {
             }
         };
         self.pulse.set_problem(Some(text.clone()));
+        self.answers = self.pulse.answers();
         self.complaints.insert(origin.clone());
         self.send(vec![Event::Problems {
             origin,

@@ -100,10 +100,14 @@ impl Pulse {
         });
     }
 
-    /// Waits for the next such answer.
-    pub(super) async fn answer(&self) {
+    /// How many such answers there were.
+    pub(super) fn answers(&self) -> u64 {
+        self.0.borrow().answers
+    }
+
+    /// Waits until there are more than these.
+    pub(super) async fn answer(&self, before: u64) {
         let mut state = self.0.subscribe();
-        let before = state.borrow_and_update().answers;
         // The sender is right here.
         let _ = state.wait_for(|state| state.answers > before).await;
     }
