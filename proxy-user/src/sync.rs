@@ -114,6 +114,7 @@ impl<D: Datapath> Sync<D> {
     /// Takes in a batch of events and writes what follows from them. What can't be written is
     /// kept for [`Sync::retry`].
     pub fn apply(&mut self, events: Vec<Event>) {
+        let was_synced = self.synced;
         for event in events {
             match event {
                 Event::Apply(object) => {
@@ -129,6 +130,10 @@ impl<D: Datapath> Sync<D> {
             }
         }
         self.work();
+        if self.synced && !was_synced {
+            let (services, failed) = (self.services.len(), self.failed.len());
+            info!("in sync: {services} Services, {failed} of them to be tried again");
+        }
     }
 
     /// Whether something has failed and waits for [`Sync::retry`].

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
   cargo xtask bench packet
   cargo xtask bench growth -- --quick
   cargo xtask bench agent -- --services 1000
+  cargo xtask bench api -- --quick
   cargo xtask bench sockets -- --quick
   cargo xtask bench programming")]
 pub struct Options {
@@ -35,6 +36,8 @@ pub enum Subject {
     Growth,
     /// Time from a change of objects to the maps.
     Agent,
+    /// The agent against an API server: start, changes, memory.
+    Api,
     /// What the programs at cgroups cost an application.
     Sockets,
     /// Time from objects in memory to rows in maps, and memory.
@@ -51,6 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
         Subject::Packet
         | Subject::Growth
         | Subject::Agent
+        | Subject::Api
         | Subject::Sockets
         | Subject::Programming => setup::ready()?,
     }
@@ -59,6 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
         Subject::Packet => "packet",
         Subject::Growth => "growth",
         Subject::Agent => "agent",
+        Subject::Api => "api",
         Subject::Sockets => "sockets",
         Subject::Programming => "programming",
     };
