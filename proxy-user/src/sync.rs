@@ -51,7 +51,7 @@ pub struct Sync<D> {
     cluster: Cluster,
     ids: Ids,
     orphans: Orphans,
-    services: HashMap<ServiceName, Entry>,
+    services: HashMap<ServiceName, Box<Entry>>,
     /// To be encoded anew.
     dirty: BTreeSet<ServiceName>,
     /// Have failed; waiting for the next retry.
@@ -70,7 +70,7 @@ pub struct Sync<D> {
 struct Entry {
     actual: ServiceTables,
     /// Where the rows are going, until they are there.
-    desired: Option<ServiceTables>,
+    desired: Option<Box<ServiceTables>>,
     skipped: Vec<Skipped>,
     served: bool,
     /// A map is too full for what the Service needs; `desired` is not that then.
@@ -265,11 +265,11 @@ impl<D: Datapath> Sync<D> {
         match encoded {
             Ok(Encoded { tables, conflicts }) => {
                 skipped.extend(conflicts.into_iter().map(|conflict| taken(name, conflict)));
-                entry.desired = Some(tables);
+                entry.desired = Some(Box::new(tables));
             }
             Err(full) => {
                 self.fail(&full);
-                entry.desired = Some(entry.actual.reachable());
+                entry.desired = Some(Box::new(entry.actual.reachable()));
             }
         }
         entry.skip(skipped);
@@ -303,10 +303,10 @@ impl<D: Datapath> Sync<D> {
         while let Some((id, rows)) = self.orphans.pop() {
             // No object can have an empty namespace.
             let name = ServiceName::new("", format!("orphan-{id}"));
-            let mut entry = Entry {
-                desired: Some(ServiceTables::default()),
+            let mut entry = Box::new(Entry {
+                desired: Some(Box::default()),
                 ..Entry::default()
-            };
+            });
             self.adopt(&name, &mut entry, rows);
             self.services.insert(name.clone(), entry);
             names.push(name);

@@ -2,6 +2,7 @@
 
 mod address;
 mod endpoints;
+mod members;
 mod node;
 mod pod;
 mod protocol;
@@ -17,9 +18,9 @@ pub use protocol::{IpFamily, Protocol};
 pub use skipped::{Skipped, Why};
 
 use crate::source::{Kind, Object, ObjectKey};
-use endpoints::Slice;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use members::Members;
 use pod::PodView;
 use service::Exposed;
 use service_cidr::Ranges;
@@ -84,44 +85,12 @@ pub struct Dirty {
 pub struct Cluster {
     node_name: String,
     node: Option<NodeView>,
-    members: HashMap<ServiceName, Members>,
+    members: HashMap<ServiceName, Box<Members>>,
     owners: HashMap<ObjectKey, ServiceName>,
     unowned: BTreeMap<ObjectKey, Skipped>,
     /// Those that say something of note.
     pods: BTreeMap<ObjectKey, PodView>,
     service_cidrs: BTreeMap<ObjectKey, Ranges>,
-}
-
-/// What is known under the name of one Service.
-#[derive(Debug, Default)]
-struct Members {
-    service: Option<Exposed>,
-    slices: BTreeMap<String, Slice>,
-    /// Of the API servers' Service: the slices when there last was anybody in them.
-    last_resort: BTreeMap<String, Slice>,
-}
-
-impl Members {
-    /// What the agent itself may have to dial is kept.
-    fn remember(&mut self, name: &ServiceName) {
-        if name.is_of_api_servers() && has_hosts(&self.slices) {
-            self.last_resort.clone_from(&self.slices);
-        }
-    }
-
-    /// The slices to be used: API servers that are all on their way out, or can't tell who is there, are still the
-    /// best that is known. Without them nobody would hear of those that come.
-    fn slices(&self) -> &BTreeMap<String, Slice> {
-        if self.last_resort.is_empty() || has_hosts(&self.slices) {
-            &self.slices
-        } else {
-            &self.last_resort
-        }
-    }
-}
-
-fn has_hosts(slices: &BTreeMap<String, Slice>) -> bool {
-    slices.values().any(Slice::has_hosts)
 }
 
 impl Cluster {
@@ -172,9 +141,9 @@ impl Cluster {
         let members = self.members.get(name)?;
         let service = members.service.as_ref()?;
         let mut skipped = service.skipped.clone();
-        skipped.extend(members.slices.values().flat_map(Slice::skipped));
+        skipped.extend(members.slices().flat_map(endpoints::Slice::skipped));
         let ports = service.ports.iter().map(|port| PortView {
-            endpoints: endpoints::merged(members.slices().values(), &port.name, port.protocol),
+            endpoints: endpoints::merged(members.slices(), &port.name, port.protocol),
             ..port.clone()
         });
         Some(ServiceView {
@@ -253,9 +222,7 @@ impl Cluster {
         };
         let slice = endpoints::slice(&key, slice, &self.node_name);
         let members = self.members.entry(name.clone()).or_default();
-        members.remember(&name);
-        let changed = members.slices.get(&key.name) != Some(&slice);
-        members.slices.insert(key.name.clone(), slice);
+        let changed = members.put(&name, &key.name, slice);
         self.owners.insert(key, name.clone());
         Dirty::services(before.into_iter().chain(changed.then_some(name)))
     }
@@ -275,8 +242,7 @@ impl Cluster {
         self.unowned.remove(key);
         let owner = self.owners.remove(key)?;
         if let Some(members) = self.members.get_mut(&owner) {
-            members.remember(&owner);
-            members.slices.remove(&key.name);
+            members.remove(&owner, &key.name);
         }
         self.drop_if_empty(&owner);
         Some(owner)
@@ -326,8 +292,7 @@ impl Cluster {
     }
 
     fn drop_if_empty(&mut self, name: &ServiceName) {
-        let empty = |members: &Members| members.service.is_none() && members.slices.is_empty();
-        if self.members.get(name).is_some_and(empty) {
+        if self.members.get(name).is_some_and(|it| it.is_empty()) {
             self.members.remove(name);
         }
     }
