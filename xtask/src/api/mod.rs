@@ -20,6 +20,7 @@
 //! ```
 
 mod access;
+pub mod command;
 mod discovery;
 mod dispatch;
 mod event;
