@@ -134,3 +134,53 @@ fn file_name(object: &Value) -> String {
 fn yaml(object: &Value) -> Result<String> {
     serde_saphyr::to_string(object).context("an object can't be written as YAML")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> Service {
+        let pod = Pod::outside(
+            "web",
+            crate::cluster::Namespace::named("none"),
+            [192, 0, 2, 1].into(),
+            [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+        );
+        Service {
+            name: "web".to_owned(),
+            cluster_ips: vec![
+                [10, 96, 0, 10].into(),
+                [0xfd00, 0, 0, 0, 0, 0, 0, 0xa].into(),
+            ],
+            ports: vec![ServicePort {
+                name: "80".to_owned(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                target_port: 8080,
+                node_port: Some(30080),
+            }],
+            pods: vec![pod],
+            spec_lines: vec!["externalTrafficPolicy: Local".to_owned()],
+        }
+    }
+
+    #[test]
+    fn manifests_say_what_the_objects_are() {
+        let folder = format!("ferrule-manifests-{}", std::process::id());
+        let manifests = Manifests::create(std::env::temp_dir().join(folder)).unwrap();
+        let service = service();
+        manifests.write(&service).unwrap();
+        let objects = service.objects().unwrap();
+        assert_eq!(objects[2]["spec"]["externalTrafficPolicy"], "Local");
+        assert_eq!(objects[2]["spec"]["clusterIP"], "10.96.0.10");
+        assert_eq!(objects[1]["endpoints"][0]["addresses"][0], "2001:db8::1");
+        for object in objects {
+            let text = fs::read_to_string(manifests.path(&file_name(&object))).unwrap();
+            let read: Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read, object, "{text}");
+        }
+        manifests.remove(&service).unwrap();
+        assert_eq!(fs::read_dir(manifests.folder()).unwrap().count(), 0);
+        fs::remove_dir(manifests.folder()).unwrap();
+    }
+}
