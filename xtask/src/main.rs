@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{bench, demo, setup, test, tidy, vm};
+use xtask::{api, bench, demo, setup, test, tidy, vm};
 
 /// Ferrule's development commands.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ enum Task {
     /// Serve as one pod of a demo that stays up.
     #[command(hide = true)]
     Serve(demo::Serve),
+    /// Serve the Kubernetes API of a demo that stays up.
+    #[command(hide = true)]
+    ServeApi(api::command::Serve),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Vm(options) => vm::run(&options),
         Task::Guest(options) => vm::guest::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Serve(options) => demo::serve(&options).map(|()| ExitCode::SUCCESS),
+        Task::ServeApi(options) => api::command::serve(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

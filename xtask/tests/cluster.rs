@@ -2,10 +2,12 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use xtask::api::Options;
 use xtask::cluster::{
     CLIENT_V4, CLIENT_V6, Cluster, Masquerade, NodeLink, Pod, PodLink, Protocol, Shape, Uplink,
 };
@@ -285,4 +287,26 @@ fn an_interrupted_owner_removes_its_cluster_and_leaves_others_alone() {
     assert_eq!(traces(&id), Vec::<String>::new());
     assert_eq!(Identity::of(pid), None);
     other.check_rules().unwrap();
+}
+
+#[test]
+fn nodes_and_pods_reach_the_api_server_at_both_its_addresses() {
+    let mut cluster = Cluster::create(1).unwrap();
+    let pod = cluster.add_pod(1, "web").unwrap();
+    let server = cluster.start_api(Options::plain()).unwrap();
+    let places = [cluster.node(1).namespace(), pod.namespace()];
+    let addresses = [IpAddr::from(CLIENT_V4), IpAddr::from(CLIENT_V6)];
+    for (place, address) in places
+        .into_iter()
+        .flat_map(|it| addresses.map(|to| (it, to)))
+    {
+        let to = (address, server.address().port());
+        let mut stream = place.run(|| TcpStream::connect(to)).unwrap().unwrap();
+        let request = b"GET /api/v1/pods HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("\"podIP\":\"10.244.1.2\""), "{answer}");
+    }
+    assert_eq!(server.objects("Node").unwrap().len(), 1);
 }

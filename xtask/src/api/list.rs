@@ -47,7 +47,7 @@ pub(super) async fn list(
     Ok(answer(
         shared,
         target.resource,
-        render(target.resource, query, page),
+        render(target.resource, query, &page),
     ))
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn wait_for(shared: &Shared, revision: u64) -> Result<(), Statu
 }
 
 /// The pieces of a list's body.
-fn render(resource: Resource, query: &Query, page: Page) -> Vec<Bytes> {
+fn render(resource: Resource, query: &Query, page: &Page) -> Vec<Bytes> {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if page.remaining > 0
         && let Some(last) = page.objects.last()

@@ -20,13 +20,16 @@
 //! ```
 
 mod access;
+pub mod command;
 mod discovery;
 mod dispatch;
 mod event;
 mod fault;
 mod list;
+mod metadata;
 mod object;
 mod options;
+mod patch;
 mod query;
 mod resource;
 mod selector;

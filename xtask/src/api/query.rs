@@ -65,7 +65,9 @@ impl Query {
                 Some(revision) => Version::At(revision),
             },
             matching: matching(text("resourceVersionMatch"))?,
-            timeout: number(parameters, "timeoutSeconds")?.map(Duration::from_secs),
+            timeout: number(parameters, "timeoutSeconds")?
+                .filter(|seconds| *seconds > 0)
+                .map(Duration::from_secs),
             bookmarks: flag(parameters, "allowWatchBookmarks")?.unwrap_or(false),
             initial_events: flag(parameters, "sendInitialEvents")?,
         };

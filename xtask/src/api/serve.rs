@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -80,23 +80,42 @@ async fn accept(
     }
 }
 
-/// One connection. What goes wrong with it is seen on the other side.
-async fn converse(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAcceptor>) {
-    // Events are small and must not wait for each other; and an end in disorder is a reset.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-    match tls {
-        None => answer(shared, stream).await,
-        Some(tls) => {
-            if let Ok(stream) = tls.accept(stream).await {
-                answer(shared, stream).await;
-            }
+/// Resets a connection that does not end in order. Declared first, it lets go last.
+struct Abort(Option<Socket>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            let _ = socket.set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-async fn answer(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// One connection. What goes wrong with it is seen on the other side.
+async fn converse(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    let mut abort = Abort(SockRef::from(&stream).try_clone().ok());
+    // Events are small and must not wait for each other.
+    let _ = stream.set_nodelay(true);
+    let outcome = match tls {
+        None => answer(shared, stream).await,
+        Some(tls) => match tls.accept(stream).await {
+            Ok(stream) => answer(shared, stream).await,
+            // The alert that says why is on its way.
+            Err(_) => Ok(()),
+        },
+    };
+    if outcome.is_ok() {
+        abort.0 = None;
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> hyper::Result<()> {
     let service = service_fn(move |request| dispatch::respond(Arc::clone(&shared), request));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let _ = connection.await;
+    let stream = TokioIo::new(stream);
+    http1::Builder::new()
+        .serve_connection(stream, service)
+        .await
 }

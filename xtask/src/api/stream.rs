@@ -26,12 +26,7 @@ pub(super) fn channel(receiver: Receiver<Piece>, pause: Option<Duration>) -> Bod
 
 /// These bytes, then the connection breaks.
 pub(super) fn cut(bytes: Bytes) -> Body {
-    let end = stream::once(async {
-        // What is before has to leave the connection's buffer.
-        tokio::task::yield_now().await;
-        Err(broken())
-    });
-    Body::from_stream(stream::iter([Ok(bytes)]).chain(end))
+    paced(stream::iter([Ok(bytes), Err(broken())]), None)
 }
 
 /// The error that makes the connection break.
@@ -40,6 +35,13 @@ pub(super) fn broken() -> io::Error {
 }
 
 fn paced(pieces: impl Stream<Item = Piece> + Send + 'static, pause: Option<Duration>) -> Body {
+    let pieces = pieces.then(|piece| async {
+        if piece.is_err() {
+            // What is before has to leave the connection's buffer.
+            tokio::task::yield_now().await;
+        }
+        piece
+    });
     let Some(pause) = pause else {
         return Body::from_stream(pieces);
     };

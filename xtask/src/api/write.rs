@@ -1,6 +1,8 @@
 //! POST, PUT, PATCH and DELETE.
 
+use super::metadata::{managed_fields, now, suffix, uid};
 use super::object::Object;
+use super::patch;
 use super::resource::{Resource, Target, key};
 use super::shared::Shared;
 use super::status::{Status, json_response};
@@ -9,8 +11,6 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// The largest body, in bytes, as the real server has it.
@@ -92,8 +92,7 @@ fn named(target: &Target, mut object: Json) -> Result<Json, Status> {
     if metadata["name"].as_str().is_none_or(str::is_empty)
         && let Some(prefix) = metadata["generateName"].as_str()
     {
-        let suffix = RandomState::new().hash_one(0) as u32 & 0xf_ffff;
-        metadata["name"] = format!("{prefix}{suffix:05x}").into();
+        metadata["name"] = format!("{prefix}{}", suffix()).into();
     }
     if let Some(namespace) = &target.namespace {
         match metadata["namespace"].as_str() {
@@ -169,43 +168,22 @@ fn apply_patch(
     store: &mut Store,
     target: &Target,
     name: &str,
-    (content_type, patch): (&str, Json),
+    (content_type, content): (&str, Json),
 ) -> Result<Arc<Object>, Status> {
     let resource = target.resource;
-    let is_apply = content_type.starts_with("application/apply-patch");
-    if !is_apply && content_type != "application/merge-patch+json" {
+    let kind = patch::Kind::of(content_type).ok_or_else(|| {
         let message = format!("the body of the request was in an unknown format: {content_type}");
-        return Err(Status::new(415, "UnsupportedMediaType", message));
-    }
+        Status::new(415, "UnsupportedMediaType", message)
+    })?;
     let current = store.get(resource, &target.key(name)).map(|it| it.to_map());
-    if current.is_none() && !is_apply {
+    if current.is_none() && kind != patch::Kind::Apply {
         return Err(missing(resource, name));
     }
     let mut object = Value::Object(current.unwrap_or_default());
-    merge(&mut object, Value::Object(patch));
+    patch::apply(&mut object, Value::Object(content), kind);
     match object {
         Value::Object(object) => Ok(put(store, resource, named(target, object)?, false)),
         _ => Err(Status::bad_request("the patch leaves no object")),
-    }
-}
-
-/// RFC 7386.
-fn merge(object: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *object = patch;
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let Some(object) = object.as_object_mut() else {
-        return;
-    };
-    for (name, value) in patch {
-        match value {
-            Value::Null => drop(object.remove(&name)),
-            value => merge(object.entry(name).or_insert(Value::Null), value),
-        }
     }
 }
 
@@ -241,71 +219,4 @@ pub(super) fn put(
         (Some(current), Some(before)) if before == object => current,
         _ => store.put(resource, object),
     }
-}
-
-fn uid() -> String {
-    let random = || RandomState::new().hash_one(0);
-    let (high, low) = (random(), random());
-    format!(
-        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff
-    )
-}
-
-fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string()
-}
-
-/// Who owns which field, as an applier and a controller leave it behind.
-fn managed_fields(resource: Resource, before: Option<&Json>) -> Value {
-    let before = before.map(|before| &before["metadata"]["managedFields"]);
-    if let Some(fields) = before.filter(|fields| fields.is_array()) {
-        return fields.clone();
-    }
-    let field = |name: &str| format!("f:{name}");
-    let owner = |manager: &str, subresource: &str, owned: Value| {
-        json!({
-            "manager": manager,
-            "operation": "Update",
-            "apiVersion": resource.api_version(),
-            "time": now(),
-            "fieldsType": "FieldsV1",
-            "fieldsV1": owned,
-            "subresource": subresource,
-        })
-    };
-    let owned: Json = [
-        "internalTrafficPolicy",
-        "ipFamilyPolicy",
-        "ports",
-        "selector",
-        "type",
-    ]
-    .map(|name| {
-        (
-            field(name),
-            json!({".": {}, "k:{\"port\":80,\"protocol\":\"TCP\"}": {}}),
-        )
-    })
-    .into_iter()
-    .collect();
-    let labels = json!({"f:labels": {".": {}, "f:app.kubernetes.io/name": {}, "f:app.kubernetes.io/instance": {}}});
-    json!([
-        owner(
-            "kubectl-client-side-apply",
-            "",
-            json!({"f:metadata": labels, "f:spec": owned})
-        ),
-        owner(
-            "kube-controller-manager",
-            "status",
-            json!({"f:status": {"f:loadBalancer": {}}})
-        ),
-    ])
 }

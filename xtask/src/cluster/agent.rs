@@ -7,6 +7,7 @@ use crate::process::wait_for;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,15 @@ pub struct AgentPaths {
     pub(crate) cluster: String,
 }
 
+/// Where an agent's objects come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// The cluster's folder of manifests.
+    Manifests,
+    /// The API server of this kubeconfig.
+    Kubeconfig(&'a Path),
+}
+
 /// A running agent; dropping it stops it.
 #[derive(Debug)]
 pub struct Agent {
@@ -49,14 +59,14 @@ impl Agent {
         node: &str,
         namespace: &Namespace,
         paths: AgentPaths,
+        source: Source<'_>,
         extra_args: &[&str],
     ) -> Result<Self> {
         let log = File::options().create(true).append(true).open(&paths.log)?;
         let mut run = Command::new(binary);
         run.args(["run", "--hostname-override", node])
             .args(["--cluster-cidr", CLUSTER_CIDR])
-            .arg("--manifests")
-            .arg(&paths.manifests)
+            .args(source.args(&paths))
             .args(places(&paths))
             .args(extra_args)
             .stdin(Stdio::null())
@@ -77,7 +87,7 @@ impl Agent {
         })
     }
 
-    /// Waits until the agent says that its maps are as the manifests want them.
+    /// Waits until the agent says that its maps are as its objects want them.
     ///
     /// # Errors
     /// When it ends or `limit` passes before that; the message carries the end of its log.
@@ -193,6 +203,15 @@ impl Drop for Agent {
         }
         if running && let Err(error) = self.terminate() {
             eprintln!("agent of {} can't be stopped: {error:#}", self.node);
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    fn args(self, paths: &'a AgentPaths) -> [&'a OsStr; 2] {
+        match self {
+            Self::Manifests => ["--manifests".as_ref(), paths.manifests.as_os_str()],
+            Self::Kubeconfig(path) => ["--kubeconfig".as_ref(), path.as_os_str()],
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::node::Node;
 use super::pod::Pod;
-use super::shape::Families;
 use anyhow::{Context, Result};
-use std::fmt::{self, Write};
+use serde_json::Value;
+use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -81,11 +81,10 @@ impl Manifests {
     /// # Errors
     /// When a file can't be written.
     pub fn write(&self, service: &Service) -> Result<()> {
-        for address in &service.cluster_ips {
-            let name = slice_name(&service.name, *address);
-            self.replace(&format!("endpointslice-{name}"), &slice(service, *address))?;
-        }
-        self.replace(&format!("service-{}", service.name), &object(service))
+        let objects = service.objects()?;
+        objects
+            .iter()
+            .try_for_each(|object| self.write_object(object))
     }
 
     /// Removes what [`Manifests::write`] wrote.
@@ -93,10 +92,9 @@ impl Manifests {
     /// # Errors
     /// When a file can't be removed.
     pub fn remove(&self, service: &Service) -> Result<()> {
-        fs::remove_file(self.path(&format!("service-{}", service.name)))?;
-        for address in &service.cluster_ips {
-            let name = slice_name(&service.name, *address);
-            fs::remove_file(self.path(&format!("endpointslice-{name}")))?;
+        // The Service goes first.
+        for object in service.objects()?.iter().rev() {
+            fs::remove_file(self.path(&file_name(object)))?;
         }
         Ok(())
     }
@@ -113,9 +111,12 @@ impl Manifests {
     }
 
     pub(crate) fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
-        nodes
-            .iter()
-            .try_for_each(|node| self.replace(&node.name(), &node_object(node)))
+        let mut nodes = nodes.iter();
+        nodes.try_for_each(|node| self.replace(&node.name(), &yaml(&node.object())?))
+    }
+
+    fn write_object(&self, object: &Value) -> Result<()> {
+        self.replace(&file_name(object), &yaml(object)?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -123,148 +124,63 @@ impl Manifests {
     }
 }
 
-fn node_object(node: &Node) -> String {
-    let (name, plan) = (node.name(), node.plan());
-    let families = node.shape().families;
-    let addresses = node.addresses().into_iter().filter(|it| families.has(*it));
-    let addresses: String = addresses
-        .map(|it| format!("  - address: \"{it}\"\n    type: InternalIP\n"))
-        .collect();
-    let pods = match families {
-        Families::Both => vec![plan.pod_cidr_v4(), plan.pod_cidr_v6()],
-        Families::V4 => vec![plan.pod_cidr_v4()],
-        Families::V6 => vec![plan.pod_cidr_v6()],
-    };
-    let first = &pods[0];
-    let pods: String = pods.iter().map(|it| format!("  - {it}\n")).collect();
-    format!(
-        "apiVersion: v1
-kind: Node
-metadata:
-  labels:
-    kubernetes.io/hostname: {name}
-  name: {name}
-spec:
-  podCIDR: {first}
-  podCIDRs:
-{pods}status:
-  addresses:
-{addresses}  - address: {name}
-    type: Hostname
-"
-    )
+/// `service-web`: the name of an object's file.
+fn file_name(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kind = text(&object["kind"]).to_lowercase();
+    format!("{kind}-{}", text(&object["metadata"]["name"]))
 }
 
-fn object(service: &Service) -> String {
-    let name = &service.name;
-    let kind = match service.ports.iter().any(|port| port.node_port.is_some()) {
-        true => "NodePort",
-        false => "ClusterIP",
-    };
-    let mut yaml = format!(
-        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n"
-    );
-    for line in &service.spec_lines {
-        let _ = writeln!(yaml, "  {line}");
-    }
-    if let Some(first) = service.cluster_ips.first() {
-        let _ = writeln!(yaml, "  clusterIP: \"{first}\"");
-    }
-    yaml += "  clusterIPs:\n";
-    for address in &service.cluster_ips {
-        let _ = writeln!(yaml, "  - \"{address}\"");
-    }
-    yaml += "  ipFamilies:\n";
-    for address in &service.cluster_ips {
-        let _ = writeln!(yaml, "  - {}", family(*address));
-    }
-    let policy = match service.cluster_ips.len() {
-        2 => "RequireDualStack",
-        _ => "SingleStack",
-    };
-    let _ = writeln!(yaml, "  ipFamilyPolicy: {policy}\n  ports:");
-    service
-        .ports
-        .iter()
-        .for_each(|port| yaml += &service_port(port));
-    let _ = writeln!(yaml, "  selector:\n    app: {name}\n  type: {kind}");
-    yaml
+fn yaml(object: &Value) -> Result<String> {
+    serde_saphyr::to_string(object).context("an object can't be written as YAML")
 }
 
-fn service_port(port: &ServicePort) -> String {
-    let node_port = port
-        .node_port
-        .map_or_else(String::new, |number| format!("    nodePort: {number}\n"));
-    format!(
-        "  - name: {}\n{node_port}    port: {}\n    protocol: {}\n    targetPort: {}\n",
-        port.name, port.port, port.protocol, port.target_port
-    )
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn slice(service: &Service, address: IpAddr) -> String {
-    let name = slice_name(&service.name, address);
-    let mut yaml = format!(
-        "addressType: {}\napiVersion: discovery.k8s.io/v1\nendpoints:\n",
-        family(address)
-    );
-    if service.pods.is_empty() {
-        yaml = yaml.replace("endpoints:\n", "endpoints: []\n");
-    }
-    service
-        .pods
-        .iter()
-        .for_each(|pod| yaml += &endpoint(pod, address));
-    let _ = write!(
-        yaml,
-        "kind: EndpointSlice
-metadata:
-  labels:
-    endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
-    kubernetes.io/service-name: {service}
-  name: {name}
-  namespace: default
-ports:
-",
-        service = service.name
-    );
-    for port in &service.ports {
-        let _ = writeln!(
-            yaml,
-            "- name: {}\n  port: {}\n  protocol: {}",
-            port.name, port.target_port, port.protocol
+    fn service() -> Service {
+        let pod = Pod::outside(
+            "web",
+            crate::cluster::Namespace::named("none"),
+            [192, 0, 2, 1].into(),
+            [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
         );
+        Service {
+            name: "web".to_owned(),
+            cluster_ips: vec![
+                [10, 96, 0, 10].into(),
+                [0xfd00, 0, 0, 0, 0, 0, 0, 0xa].into(),
+            ],
+            ports: vec![ServicePort {
+                name: "80".to_owned(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                target_port: 8080,
+                node_port: Some(30080),
+            }],
+            pods: vec![pod],
+            spec_lines: vec!["externalTrafficPolicy: Local".to_owned()],
+        }
     }
-    yaml
-}
 
-fn endpoint(pod: &Pod, family_of: IpAddr) -> String {
-    let address = pod.addresses()[usize::from(family_of.is_ipv6())];
-    let node = pod
-        .node()
-        .map_or_else(String::new, |node| format!("  nodeName: {node}\n"));
-    format!(
-        "- addresses:
-  - \"{address}\"
-  conditions:
-    ready: true
-    serving: true
-    terminating: false
-{node}  targetRef:
-    kind: Pod
-    name: {}
-    namespace: default
-",
-        pod.name()
-    )
-}
-
-fn slice_name(service: &str, address: IpAddr) -> String {
-    format!("{service}-{}", family(address).to_lowercase())
-}
-
-fn family(address: IpAddr) -> &'static str {
-    match address {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
+    #[test]
+    fn manifests_say_what_the_objects_are() {
+        let folder = format!("ferrule-manifests-{}", std::process::id());
+        let manifests = Manifests::create(std::env::temp_dir().join(folder)).unwrap();
+        let service = service();
+        manifests.write(&service).unwrap();
+        let objects = service.objects().unwrap();
+        assert_eq!(objects[2]["spec"]["externalTrafficPolicy"], "Local");
+        assert_eq!(objects[2]["spec"]["clusterIP"], "10.96.0.10");
+        assert_eq!(objects[1]["endpoints"][0]["addresses"][0], "2001:db8::1");
+        for object in objects {
+            let text = fs::read_to_string(manifests.path(&file_name(&object))).unwrap();
+            let read: Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read, object, "{text}");
+        }
+        manifests.remove(&service).unwrap();
+        assert_eq!(fs::read_dir(manifests.folder()).unwrap().count(), 0);
+        fs::remove_dir(manifests.folder()).unwrap();
     }
 }

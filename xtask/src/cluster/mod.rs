@@ -14,11 +14,13 @@
 //! it is dropped, when the process is interrupted, and by the next one if its owner was killed.
 
 mod agent;
+mod api;
 mod cgroup;
 mod leftovers;
 mod manifests;
 mod namespace;
 mod node;
+mod object;
 mod overlay;
 mod plan;
 mod pod;
@@ -27,13 +29,13 @@ mod shape;
 mod tracked;
 mod uplink;
 
-pub use agent::{Agent, AgentPaths};
+pub use agent::{Agent, AgentPaths, Source};
 pub use manifests::{Manifests, Protocol, Service, ServicePort};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use plan::{
-    CLIENT_V4, CLIENT_V6, CLUSTER_CIDR, CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, MAX_NODES, NodePlan,
-    SERVICE_CIDR_V4, SERVICE_CIDR_V6,
+    CLIENT_V4, CLIENT_V6, CLUSTER_CIDR, CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, KUBERNETES_V4, MAX_NODES,
+    NodePlan, SERVICE_CIDR_V4, SERVICE_CIDR_V6,
 };
 pub use pod::Pod;
 pub use shape::{Families, Masquerade, NodeLink, Offloads, PodLink, Shape, Uplink};

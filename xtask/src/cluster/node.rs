@@ -1,6 +1,6 @@
 //! Nodes and pods: their namespaces, devices, addresses and routes.
 
-use super::agent::{Agent, AgentPaths};
+use super::agent::{Agent, AgentPaths, Source};
 use super::plan::NodePlan;
 use super::pod::Pod;
 use super::shape::{PodLink, Shape};
@@ -148,11 +148,26 @@ impl Node {
     /// # Errors
     /// When the program can't be started.
     pub fn start_agent(&self, binary: &Path, extra_args: &[&str]) -> Result<Agent> {
+        self.start_agent_from(Source::Manifests, binary, extra_args)
+    }
+
+    /// As [`Node::start_agent`], with objects from elsewhere.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn start_agent_from(
+        &self,
+        source: Source<'_>,
+        binary: &Path,
+        extra_args: &[&str],
+    ) -> Result<Agent> {
+        let paths = self.paths.clone();
         Agent::start(
             binary,
             &self.name(),
             &self.namespace,
-            self.paths.clone(),
+            paths,
+            source,
             extra_args,
         )
     }

@@ -12,6 +12,8 @@ pub const CLUSTER_CIDR_V6: &str = "fd00:10:244::/48";
 pub const SERVICE_CIDR_V4: &str = "10.96.0.0/16";
 /// Addresses for Services, IPv6.
 pub const SERVICE_CIDR_V6: &str = "fd00:10:96::/112";
+/// The Service by which pods find the API server: the first address for Services.
+pub const KUBERNETES_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The external client.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The external client.

@@ -10,7 +10,7 @@ use crate::setup;
 use crate::traffic::Server;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use stage::Stage;
+use stage::{Objects, Stage};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 
@@ -19,11 +19,15 @@ use std::thread;
 #[command(after_help = "Examples:
   cargo xtask demo
   cargo xtask demo --keep
+  cargo xtask demo --api --keep
   cargo xtask demo --down")]
 pub struct Options {
     /// Leave the cluster up and print commands to play with it.
     #[arg(long, conflicts_with = "down")]
     pub keep: bool,
+    /// Let the agents watch an API server instead of a folder of manifests.
+    #[arg(long, conflicts_with = "down")]
+    pub api: bool,
     /// Remove clusters that were left up, and do nothing else.
     #[arg(long)]
     pub down: bool,
@@ -59,7 +63,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     setup::ready()?;
     let binary = stage::build()?;
-    let stage = Stage::set(&binary)?;
+    let objects = match options.api {
+        true => Objects::Api,
+        false => Objects::Folder,
+    };
+    let stage = Stage::set(&binary, objects)?;
     println!("\n{}", picture::draw(&stage));
     let outcomes =
         questions::ask_all(&stage, options.connections).inspect_err(|_| stage.print_logs())?;

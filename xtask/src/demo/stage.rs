@@ -1,10 +1,13 @@
 //! What the demo plays on: cluster, pods, service, agents.
 
-use crate::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort};
+use crate::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort, Source};
+use crate::process::wait_for;
 use crate::traffic::Server;
 use crate::{progress, workspace};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::env;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,12 +27,23 @@ pub(super) const CLUSTER_IPS: [IpAddr; 2] = [
 
 const NODES: u8 = 3;
 
+/// Where the agents find the objects.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Objects {
+    /// In the cluster's folder of manifests.
+    Folder,
+    /// At an API server on the client.
+    Api,
+}
+
 /// Everything that runs; dropping it removes all of it.
 #[derive(Debug)]
 pub(super) struct Stage {
     // Agents and servers go before the cluster that they live in.
     agents: Vec<Agent>,
     servers: Vec<Server>,
+    /// The kubeconfig of the API server, if there is one.
+    kubeconfig: Option<PathBuf>,
     /// The pods behind the Service, one on each node.
     pub(super) backends: Vec<Pod>,
     /// A pod on node 1 that only asks.
@@ -50,14 +64,14 @@ pub(super) fn build() -> Result<PathBuf> {
         .output()?;
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut programs = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
     programs.next().context("cargo names no program ferrule")
 }
 
 impl Stage {
-    pub(super) fn set(binary: &Path) -> Result<Self> {
+    pub(super) fn set(binary: &Path, objects: Objects) -> Result<Self> {
         println!("cluster");
         let start = Instant::now();
         let mut cluster = Cluster::create(NODES)?;
@@ -66,15 +80,23 @@ impl Stage {
             .map(|node| cluster.add_pod(node, &format!("web-{node}")))
             .collect::<Result<Vec<Pod>>>()?;
         cluster.check_rules()?;
-        cluster.manifests()?.write(&service(&backends))?;
+        let service = service(&backends);
         println!(
             "  ok {NODES} nodes and {} pods ({:.1} s)",
             backends.len() + 1,
             start.elapsed().as_secs_f64()
         );
+        let kubeconfig = match objects {
+            Objects::Api => Some(serve_api(&cluster, &service)?),
+            Objects::Folder => {
+                cluster.manifests()?.write(&service)?;
+                None
+            }
+        };
         let mut stage = Self {
             agents: Vec::new(),
             servers: Vec::new(),
+            kubeconfig,
             backends,
             shell,
             cluster,
@@ -89,7 +111,10 @@ impl Stage {
         }
         let start = Instant::now();
         for node in self.cluster.nodes() {
-            self.agents.push(node.start_agent(binary, &[])?);
+            let source = self.kubeconfig.as_deref();
+            let source = source.map_or(Source::Manifests, Source::Kubeconfig);
+            self.agents
+                .push(node.start_agent_from(source, binary, &[])?);
         }
         for agent in &mut self.agents {
             agent.wait_synced(Duration::from_secs(10))?;
@@ -141,18 +166,53 @@ fn service(backends: &[Pod]) -> Service {
     }
 }
 
+/// Starts an API server with the cluster's objects, in a process that lasts as long as the cluster,
+/// and returns its kubeconfig.
+fn serve_api(cluster: &Cluster, service: &Service) -> Result<PathBuf> {
+    let start = Instant::now();
+    let objects: Vec<Value> = cluster
+        .objects()
+        .into_iter()
+        .chain(service.objects()?)
+        .collect();
+    let file = cluster.folder().join("objects.json");
+    fs::write(&file, Value::from(objects).to_string())?;
+    let kubeconfig = cluster.folder().join("kubeconfig");
+    let mut serve = own_command("serve-api")?;
+    serve.arg(cluster.api_listen().to_string()).arg(&kubeconfig);
+    serve.arg("--objects").arg(file);
+    for address in cluster.api_addresses() {
+        serve.args(["--address", &address.to_string()]);
+    }
+    let mut server = cluster.spawn(cluster.client().namespace(), serve)?;
+    wait_for(Duration::from_secs(10), || {
+        kubeconfig.exists() || matches!(server.try_wait(), Ok(Some(_)))
+    });
+    ensure!(kubeconfig.exists(), "the API server does not start");
+    println!("  ok API server ({:.1} s)", start.elapsed().as_secs_f64());
+    Ok(kubeconfig)
+}
+
 fn serve_command(pod: &Pod) -> Result<Command> {
-    use std::os::unix::process::CommandExt;
-    let mut serve = Command::new(env::current_exe()?);
+    let mut serve = own_command("serve")?;
     serve
-        .args(["serve", pod.name(), pod.namespace().name()])
+        .args([pod.name(), pod.namespace().name()])
         .args(pod.addresses().map(|address| address.to_string()))
-        .arg(TARGET_PORT.to_string())
+        .arg(TARGET_PORT.to_string());
+    Ok(serve)
+}
+
+/// This program with another command, as a process that Ctrl-C does not end.
+fn own_command(name: &str) -> Result<Command> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .arg(name)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    Ok(serve)
+    Ok(command)
 }
 
 fn instructions(stage: &Stage, binary: &Path) -> String {
@@ -175,11 +235,24 @@ fn instructions(stage: &Stage, binary: &Path) -> String {
             binary.display()
         ),
         format!("  bpftool map dump pinned {bpffs}/ferrule/FRONTENDS_V4"),
-        format!(
-            "  ls {}   # change them: the agents follow",
-            node.paths().manifests.display()
-        ),
+        change(stage),
         "  cargo xtask demo --down".to_owned(),
     ]
     .join("\n")
+}
+
+/// How to change the objects.
+fn change(stage: &Stage) -> String {
+    let Some(kubeconfig) = &stage.kubeconfig else {
+        let folder = &stage.cluster.node(1).paths().manifests;
+        return format!(
+            "  ls {}   # change them: the agents follow",
+            folder.display()
+        );
+    };
+    format!(
+        "  nsenter --net={} kubectl --kubeconfig {} edit service web   # the agents follow",
+        stage.cluster.client().namespace().path().display(),
+        kubeconfig.display()
+    )
 }

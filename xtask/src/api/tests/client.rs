@@ -74,6 +74,13 @@ pub(super) fn write(server: &ApiServer, start: &str, kind: &str, body: &Value) -
     (answer.code, answer.json().unwrap())
 }
 
+impl<S> Answer<S> {
+    /// The connection.
+    pub(super) fn stream(&self) -> &S {
+        self.reader.get_ref()
+    }
+}
+
 impl<S: Read> Answer<S> {
     /// The whole body.
     pub(super) fn text(&mut self) -> Result<String> {
