@@ -9,10 +9,11 @@ mod service;
 mod skipped;
 
 pub use address::{Cidr, NotACidr};
-pub use endpoints::Endpoint;
+pub use endpoints::{Endpoint, Trigger};
 pub use node::NodeView;
 pub use pod::OptedOut;
 pub use protocol::{IpFamily, Protocol};
+pub use service::StaysLocal;
 pub use skipped::{Skipped, Why};
 
 use crate::source::{Kind, Object, ObjectKey};
@@ -45,6 +46,8 @@ pub struct ServiceView {
     pub ports: Vec<PortView>,
     /// Whether TCP sockets that are connected to it are closed when their backend goes.
     pub closes_tcp: bool,
+    /// Its traffic policies.
+    pub stays_local: StaysLocal,
     /// What of the Service and its EndpointSlices can't be used.
     pub skipped: Vec<Skipped>,
 }
@@ -75,6 +78,8 @@ pub struct Dirty {
     pub pods: bool,
     /// Objects that belong to no Service and can't be used, as of this change.
     pub skipped: Vec<Skipped>,
+    /// What the change goes back to, if it is one of endpoints and says so.
+    pub trigger: Option<Trigger>,
 }
 
 /// The mirror. Knows one node by name: its own.
@@ -147,6 +152,7 @@ impl Cluster {
             name: name.clone(),
             cluster_ips: service.cluster_ips.clone(),
             closes_tcp: service.closes_tcp,
+            stays_local: service.stays_local,
             ports: ports.collect(),
             skipped,
         })
@@ -210,12 +216,16 @@ impl Cluster {
             Some(owner) if *owner == name => None,
             _ => self.remove_slice(&key),
         };
+        let trigger = endpoints::trigger(slice);
         let slice = endpoints::slice(&key, slice, &self.node_name);
         let members = self.members.entry(name.clone()).or_default();
         let changed = members.slices.get(&key.name) != Some(&slice);
         members.slices.insert(key.name.clone(), slice);
         self.owners.insert(key, name.clone());
-        Dirty::services(before.into_iter().chain(changed.then_some(name)))
+        Dirty {
+            trigger: trigger.filter(|_| changed),
+            ..Dirty::services(before.into_iter().chain(changed.then_some(name)))
+        }
     }
 
     /// Returns the reason if it is new.
