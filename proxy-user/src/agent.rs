@@ -1,5 +1,6 @@
 //! The agent: its tasks, and their end.
 
+mod listeners;
 mod preparations;
 mod report;
 mod sockets;
@@ -17,11 +18,13 @@ use crate::datapath::object::{self, Options};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
+use crate::metrics::{DeviceMetrics, ProbeMetrics, Sources};
 use crate::source::Event;
 use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
+use listeners::Listeners;
 use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -31,6 +34,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -139,6 +143,7 @@ fn start_closer(
 }
 
 async fn serve(run: &Run) -> Result<()> {
+    let started = SystemTime::now();
     let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
@@ -153,6 +158,21 @@ async fn serve(run: &Run) -> Result<()> {
     let opted_out = parts.sync.opted_out();
     let pods = sockets::follow_pods(&pins, opted_out, sockets.clone(), &exempt_in);
     let closing = parts.closer.as_ref().map(|_| parts.closed.clone());
+    let device_metrics = DeviceMetrics::default();
+    let sources = Sources {
+        sync: parts.sync.metrics(),
+        probes: ProbeMetrics::default(),
+        devices: device_metrics.clone(),
+        pins: pins.clone(),
+        flows: parts.flows.clone(),
+        snat_ports: parts.preparations.snat_ports.clone(),
+        closed: parts.closed.clone(),
+        exempt: exempt.clone(),
+        watches: None,
+        started,
+    };
+    // A folder of manifests may lack the Node.
+    let listeners = Listeners::new(run, parts.sync.vitals(), false, sources);
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
@@ -176,7 +196,8 @@ async fn serve(run: &Run) -> Result<()> {
         _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
-        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
+        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices, &device_metrics) => outcome,
+        outcome = listeners.serve() => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
@@ -229,12 +250,14 @@ async fn attach(
     mut reports: mpsc::Receiver<report::DeviceRequest>,
     ready: Option<mpsc::Sender<ReportRequest>>,
     owns_devices: &AtomicBool,
+    metrics: &DeviceMetrics,
 ) -> Result<()> {
     if let Some(sync) = ready {
         synced(&sync).await?;
     }
     take_sockets(&mut attacher);
     loop {
+        metrics.set(&attacher.report());
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {

@@ -18,7 +18,7 @@ pub use contents::Contents;
 pub use devices::DeviceMetrics;
 pub use probes::ProbeMetrics;
 pub use rules::{LoopMetrics, Turn};
-pub use watches::WatchAge;
+pub use watches::{ReadWatches, WatchAge};
 
 use crate::datapath::closing::ClosingReport;
 use crate::datapath::exempt::ExemptReport;
@@ -33,7 +33,6 @@ use tokio::sync::watch;
 pub use prometheus_text::CONTENT_TYPE;
 
 /// Where the figures come from.
-#[derive(Debug)]
 pub struct Sources {
     /// The sync loop.
     pub sync: LoopMetrics,
@@ -52,7 +51,7 @@ pub struct Sources {
     /// Pods whose sockets are left alone.
     pub exempt: watch::Receiver<Vec<ExemptReport>>,
     /// The watches of the API server; `None`: objects come from elsewhere.
-    pub watches: Option<watch::Receiver<Vec<WatchAge>>>,
+    pub watches: Option<ReadWatches>,
     /// When the agent was started.
     pub started: SystemTime,
 }
@@ -95,3 +94,6 @@ impl Metrics {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

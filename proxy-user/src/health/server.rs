@@ -91,3 +91,6 @@ async fn text(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

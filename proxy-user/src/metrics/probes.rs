@@ -24,6 +24,15 @@ impl ProbeMetrics {
         self.livez.get_or_create(&code(is_well)).inc();
     }
 
+    /// Answers of `/healthz` and `/livez`, good and bad.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> [[u64; 2]; 2] {
+        let count = |family: &Family<Label, Counter>| {
+            [true, false].map(|is_well| family.get_or_create(&code(is_well)).get())
+        };
+        [count(&self.healthz), count(&self.livez)]
+    }
+
     pub(super) fn register(&self, registry: &mut Registry) {
         for family in [&self.healthz, &self.livez] {
             drop(family.get_or_create(&code(true)));

@@ -116,7 +116,7 @@ impl LoopMetrics {
         self.gauges.set(contents, skipped);
     }
 
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let kube_proxy = registry.sub_registry_with_prefix("kubeproxy");
         self.register_turns(kube_proxy);
         self.queued.register(

@@ -4,43 +4,64 @@ use super::sample::{counters, gauges};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
-use std::fmt::Result;
-use std::time::Instant;
-use tokio::sync::watch;
+use std::fmt::{self, Debug, Formatter};
 
 /// What is known of the watch of one kind of object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WatchAge {
     /// The kind, as manifests write it.
-    pub kind: &'static str,
-    /// When the API server was last heard of it: an event, a bookmark, a list. Before the first: when it was
-    /// first asked.
-    pub heard: Instant,
-    /// Requests that have failed, and watches that were cut, since the start.
-    pub errors: u64,
+    pub kind: String,
+    /// Since the API server last sent anything of this kind, be it a bookmark.
+    pub seconds: f64,
+    /// How many objects are known.
+    pub objects: usize,
+    /// How often all were listed, since the agent was started.
+    pub lists: u64,
+    /// How often asking has failed or broken off, since then.
+    pub failures: u64,
 }
 
-pub(super) fn register(registry: &mut Registry, watches: watch::Receiver<Vec<WatchAge>>) {
+/// Reads how all watches are doing.
+pub type ReadWatches = Box<dyn Fn() -> Vec<WatchAge> + Send + Sync>;
+
+pub(super) fn register(registry: &mut Registry, read: ReadWatches) {
     let registry = registry.sub_registry_with_prefix("ferrule");
-    registry.register_collector(Box::new(Watches { watches }));
+    registry.register_collector(Box::new(Watches { read }));
 }
 
-#[derive(Debug)]
 struct Watches {
-    watches: watch::Receiver<Vec<WatchAge>>,
+    read: ReadWatches,
+}
+
+impl Debug for Watches {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watches").finish_non_exhaustive()
+    }
 }
 
 impl Collector for Watches {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result {
-        let watches = self.watches.borrow().clone();
-        let label = |watch: &WatchAge| [("kind", watch.kind)];
-        let ages = watches
-            .iter()
-            .map(|it| (label(it), it.heard.elapsed().as_secs_f64()));
-        let help = "Since the API server was last heard of this kind";
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let watches = (self.read)();
+        let label = |watch: &WatchAge| [("kind", watch.kind.clone())];
+        let ages = watches.iter().map(|it| (label(it), it.seconds));
+        let help = "Since the API server last sent anything of this kind";
         gauges(&mut encoder, "watch_age_seconds", help, ages)?;
-        let errors = watches.iter().map(|it| (label(it), it.errors));
-        let help = "Requests to the API server that have failed, and watches that were cut";
-        counters(&mut encoder, "watch_errors", help, errors)
+        let objects = watches.iter().map(|it| (label(it), it.objects));
+        gauges(
+            &mut encoder,
+            "watch_objects",
+            "Objects of this kind that are known",
+            objects,
+        )?;
+        let lists = watches.iter().map(|it| (label(it), it.lists));
+        counters(
+            &mut encoder,
+            "watch_lists",
+            "How often all were listed",
+            lists,
+        )?;
+        let failures = watches.iter().map(|it| (label(it), it.failures));
+        let help = "How often asking the API server has failed or broken off";
+        counters(&mut encoder, "watch_failures", help, failures)
     }
 }

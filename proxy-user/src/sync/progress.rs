@@ -185,3 +185,118 @@ impl Progress {
         self.waiting.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    const WALL: SystemTime = UNIX_EPOCH;
+    const V4: usize = IpFamily::V4 as usize;
+    const V6: usize = IpFamily::V6 as usize;
+
+    /// A clock that goes when it is told to.
+    struct Clock(Instant);
+
+    impl Clock {
+        fn at(&self, seconds: u64) -> Instant {
+            self.0 + Duration::from_secs(seconds)
+        }
+    }
+
+    fn clock() -> Clock {
+        Clock(Instant::now())
+    }
+
+    fn web() -> ServiceName {
+        ServiceName::new("default", "web")
+    }
+
+    fn waiting(progress: &Progress) -> [Option<Instant>; 2] {
+        IpFamily::ALL.map(|family| progress.waiting_since(family))
+    }
+
+    #[test]
+    fn a_change_waits_from_when_it_was_first_queued_until_it_is_written() {
+        let (clock, mut progress) = (clock(), Progress::default());
+        progress.queue(&web(), Kind::EndpointSlice, None, clock.at(1));
+        progress.queue(&web(), Kind::EndpointSlice, None, clock.at(5));
+        progress.queue(&web(), Kind::Service, None, clock.at(6));
+        assert_eq!(waiting(&progress), [Some(clock.at(1)); 2]);
+        let pending = Pending {
+            services: 1,
+            endpoints: 1,
+        };
+        assert_eq!(progress.pending(), pending);
+        progress.begin(clock.at(7));
+        progress.work([true, false]);
+        progress.done(&web());
+        let finished = progress.end(clock.at(9), WALL).unwrap();
+        assert_eq!(finished.took, Duration::from_secs(2));
+        assert_eq!((finished.is_full, finished.wrote), (false, [true, false]));
+        assert_eq!(waiting(&progress), [None; 2]);
+        assert_eq!(progress.pending(), Pending::default());
+        assert_eq!(progress.written(), [Some(WALL); 2]);
+    }
+
+    #[test]
+    fn a_turn_under_way_counts_from_its_beginning() {
+        let (clock, mut progress) = (clock(), Progress::default());
+        progress.queue_all();
+        progress.begin(clock.at(3));
+        assert_eq!(waiting(&progress), [Some(clock.at(3)); 2]);
+        progress.begin(clock.at(4));
+        progress.work([false; 2]);
+        let finished = progress.end(clock.at(5), WALL).unwrap();
+        assert_eq!((finished.took.as_secs(), finished.is_full), (2, true));
+        progress.begin(clock.at(6));
+        assert_eq!(progress.end(clock.at(7), WALL), None, "nothing to do");
+        assert_eq!(waiting(&progress), [None; 2]);
+    }
+
+    #[test]
+    fn a_failure_holds_up_its_own_families_until_it_is_over() {
+        let (clock, mut progress) = (clock(), Progress::default());
+        progress.queue(&web(), Kind::Service, None, clock.at(1));
+        progress.begin(clock.at(2));
+        progress.work([true; 2]);
+        progress.failed(&web(), [false, true], clock.at(2));
+        progress.end(clock.at(3), WALL);
+        assert_eq!(waiting(&progress), [None, Some(clock.at(1))]);
+        assert_eq!(progress.written()[V4], Some(WALL));
+        assert_eq!(progress.written()[V6], None);
+        assert_eq!((progress.failing(), progress.pending().services), (1, 1));
+        progress.done(&web());
+        assert_eq!(waiting(&progress), [None; 2]);
+    }
+
+    #[test]
+    fn a_service_that_fails_without_a_change_of_its_own_waits_as_well() {
+        let (clock, mut progress) = (clock(), Progress::default());
+        progress.failed(&web(), [true, false], clock.at(2));
+        progress.failed(&web(), [true, false], clock.at(9));
+        assert_eq!(waiting(&progress), [Some(clock.at(2)), None]);
+        assert_eq!(progress.pending(), Pending::default());
+        progress.done(&web());
+        assert_eq!(progress.pending(), Pending::default());
+        progress.node(false, clock.at(3));
+        progress.node(false, clock.at(8));
+        assert_eq!(waiting(&progress), [Some(clock.at(3)); 2]);
+        progress.node(true, clock.at(9));
+        assert_eq!(waiting(&progress), [None; 2]);
+    }
+
+    #[test]
+    fn what_changes_go_back_to_is_told_once_and_never_grows_without_end() {
+        let (clock, mut progress) = (clock(), Progress::default());
+        let trigger = Trigger {
+            family: IpFamily::V4,
+            at: WALL,
+        };
+        for _ in 0..1000 {
+            progress.queue(&web(), Kind::EndpointSlice, Some(trigger), clock.at(1));
+        }
+        assert_eq!(progress.done(&web()), vec![trigger; TRIGGERS_KEPT]);
+        assert_eq!(progress.done(&web()), []);
+    }
+}
