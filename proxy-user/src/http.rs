@@ -182,6 +182,9 @@ mod tests {
         }
         let answer = timeout(HEADERS / 2, ask(address)).await;
         assert!(answer.expect("at once").ends_with("hello"));
+        let ended = timeout(HEADERS / 2, silent[0].read(&mut [0])).await;
+        let ended = ended.expect("the oldest has to go");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
         server.abort();
     }
 

@@ -223,7 +223,7 @@ impl Cluster {
         members.slices.insert(key.name.clone(), slice);
         self.owners.insert(key, name.clone());
         Dirty {
-            trigger: trigger.filter(|_| changed),
+            trigger,
             ..Dirty::services(before.into_iter().chain(changed.then_some(name)))
         }
     }
