@@ -17,7 +17,9 @@ impl<D> Sync<D> {
             warn!("{problem}");
         }
         if problems.is_empty() {
-            info!("{origin}: all well again");
+            if !before.is_empty() {
+                info!("{origin}: all well again");
+            }
         } else {
             self.problems.insert(origin, problems);
         }
