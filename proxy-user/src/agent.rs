@@ -1,5 +1,6 @@
 //! The agent: its tasks, and their end.
 
+mod listeners;
 mod objects;
 mod preparations;
 mod report;
@@ -18,9 +19,11 @@ use crate::datapath::object::{self, Options, Sizes};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
+use crate::metrics::{DeviceMetrics, ProbeMetrics, Sources};
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
+use listeners::Listeners;
 use objects::{Following, follow};
 use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -31,6 +34,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -146,6 +150,7 @@ fn start_closer(
 }
 
 async fn serve(run: &Run) -> Result<()> {
+    let started = SystemTime::now();
     let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
@@ -166,6 +171,22 @@ async fn serve(run: &Run) -> Result<()> {
     let opted_out = parts.sync.opted_out();
     let pods = sockets::follow_pods(&pins, opted_out, sockets.clone(), &exempt_in);
     let closing = parts.closer.as_ref().map(|_| parts.closed.clone());
+    let device_metrics = DeviceMetrics::default();
+    let sources = Sources {
+        sync: parts.sync.metrics(),
+        probes: ProbeMetrics::default(),
+        devices: device_metrics.clone(),
+        pins: pins.clone(),
+        flows: parts.flows.clone(),
+        snat_ports: parts.preparations.snat_ports.clone(),
+        closed: parts.closed.clone(),
+        exempt: exempt.clone(),
+        watches: watches.clone(),
+        started,
+    };
+    // A folder of manifests may lack the Node.
+    let needs_node = run.source.manifests.is_none();
+    let listeners = Listeners::new(run, parts.sync.vitals(), needs_node, sources);
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,
@@ -190,7 +211,8 @@ async fn serve(run: &Run) -> Result<()> {
         outcome = until => outcome,
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
-        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
+        outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices, &device_metrics) => outcome,
+        outcome = listeners.serve() => outcome,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
@@ -232,12 +254,14 @@ async fn attach(
     mut reports: mpsc::Receiver<report::DeviceRequest>,
     ready: Option<mpsc::Sender<ReportRequest>>,
     owns_devices: &AtomicBool,
+    metrics: &DeviceMetrics,
 ) -> Result<()> {
     if let Some(sync) = ready {
         synced(&sync).await?;
     }
     take_sockets(&mut attacher);
     loop {
+        metrics.set(&attacher.report());
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {

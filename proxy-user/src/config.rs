@@ -1,8 +1,13 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod go_duration;
+mod kube_proxy;
+mod listen;
 mod source;
 mod timeouts;
 
+pub use kube_proxy::{KubeProxyFlags, ProxyMode};
+pub use listen::{Listen, ListenFlags};
 pub use source::{ApiServer, SourceFlags};
 pub use timeouts::TimeoutFlags;
 
@@ -14,9 +19,10 @@ use crate::datapath::object::Sizes;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Rows in each of the two flow tables where nobody says otherwise: room for what kube-proxy lets netfilter
 /// track at least, in both families together, and for all maps in 100 MB.
@@ -101,6 +107,12 @@ pub struct Run {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub timeouts: TimeoutFlags,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub listen: ListenFlags,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub kube_proxy: KubeProxyFlags,
     /// Log what becomes of every packet. Slow: for looking into a problem.
     #[arg(long)]
     pub log_decisions: bool,
@@ -175,6 +187,27 @@ impl Run {
             .filter(|address| !address.is_unspecified())
             .into_iter()
             .collect()
+    }
+
+    /// Where `/healthz` and `/livez` are served; `None`: nowhere.
+    pub fn healthz_bind_address(&self) -> Option<SocketAddr> {
+        self.listen.healthz(self.bind_address)
+    }
+
+    /// Where `/metrics` and `/proxyMode` are served; `None`: nowhere.
+    pub fn metrics_bind_address(&self) -> Option<SocketAddr> {
+        self.listen.metrics(self.bind_address)
+    }
+
+    /// Whether the agent ends if one of these two can't be bound.
+    pub fn bind_address_hard_fail(&self) -> bool {
+        self.listen.bind_address_hard_fail
+    }
+
+    /// kube-proxy's time between two full syncs. The agent has none; a change that waits for twice this time
+    /// makes it unhealthy.
+    pub fn sync_period(&self) -> Duration {
+        self.kube_proxy.sync_period()
     }
 
     /// Source ports of masked flows.

@@ -4,23 +4,32 @@
 //! success, so that an error leaves nothing to roll back: the next turn goes on from there.
 
 mod node;
+mod progress;
+mod publish;
 mod report;
 mod run;
+mod skipping;
+mod tally;
+mod vitals;
 mod write;
 
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
+pub use vitals::{NodeState, Vitals};
 
-use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped, Why};
+use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped};
 use crate::datapath::{Datapath, Error};
-use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
-use crate::source::Event;
-use crate::tables::{
-    Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode,
-};
+use crate::frontend::{LocalAddresses, NodeContext, left_alone, service_ports};
+use crate::metrics::LoopMetrics;
+use crate::source::{Event, Kind};
+use crate::tables::{Batch, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode};
+use progress::Progress;
 use proxy_common::NodeConfig;
+use skipping::{of_node, taken};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::SystemTime;
+use tally::{Gaps, Tally};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -63,6 +72,12 @@ pub struct Sync<D> {
     last_error: Option<String>,
     /// Who listens to what becomes of pods; `None` before all are known.
     opted_out: watch::Sender<Option<Vec<OptedOut>>>,
+    progress: Progress,
+    tally: Tally,
+    /// What can't be used of Services, by reason.
+    skipped: BTreeMap<&'static str, usize>,
+    metrics: LoopMetrics,
+    vitals: watch::Sender<Vitals>,
 }
 
 /// A Service and its rows.
@@ -75,6 +90,9 @@ struct Entry {
     served: bool,
     /// A map is too full for what the Service needs; `desired` is not that then.
     lacks_room: bool,
+    gaps: Gaps,
+    /// As it was last counted.
+    tally: Tally,
 }
 
 /// Asks a running loop for its state.
@@ -108,6 +126,11 @@ impl<D: Datapath> Sync<D> {
             problems: BTreeMap::new(),
             last_error: None,
             opted_out: watch::Sender::new(None),
+            progress: Progress::default(),
+            tally: Tally::default(),
+            skipped: BTreeMap::new(),
+            metrics: LoopMetrics::default(),
+            vitals: watch::Sender::new(Vitals::default()),
         })
     }
 
@@ -119,11 +142,11 @@ impl<D: Datapath> Sync<D> {
             match event {
                 Event::Apply(object) => {
                     let dirty = self.cluster.apply(&object);
-                    self.mark(dirty);
+                    self.mark(dirty, object.kind());
                 }
                 Event::Delete(key) => {
                     let dirty = self.cluster.delete(&key);
-                    self.mark(dirty);
+                    self.mark(dirty, key.kind);
                 }
                 Event::Synced => self.start(),
                 Event::Problems { origin, problems } => self.note(origin, problems),
@@ -143,6 +166,7 @@ impl<D: Datapath> Sync<D> {
 
     /// Tries again what has failed.
     pub fn retry(&mut self) {
+        self.begin_turn();
         let failed = std::mem::take(&mut self.failed);
         let lacks_room = |name: &ServiceName| {
             let entry = self.services.get(name);
@@ -163,6 +187,7 @@ impl<D: Datapath> Sync<D> {
     /// Makes freed ids available again.
     pub fn release(&mut self, batch: Batch) {
         self.ids.release(batch);
+        self.publish();
     }
 
     /// The maps.
@@ -175,7 +200,8 @@ impl<D: Datapath> Sync<D> {
         self.datapath
     }
 
-    fn mark(&mut self, dirty: Dirty) {
+    fn mark(&mut self, dirty: Dirty, kind: Kind) {
+        self.metrics.count_event(kind);
         for skipped in dirty.skipped {
             warn!("{skipped}");
         }
@@ -186,6 +212,7 @@ impl<D: Datapath> Sync<D> {
             self.tell_of_pods();
         }
         if self.synced {
+            self.queue(&dirty.services, kind, dirty.trigger);
             self.dirty.extend(dirty.services);
         }
     }
@@ -199,28 +226,22 @@ impl<D: Datapath> Sync<D> {
     fn mark_all(&mut self) {
         if self.synced {
             self.dirty.extend(self.cluster.names().cloned());
-        }
-    }
-
-    fn note(&mut self, origin: String, problems: Vec<String>) {
-        let before = self.problems.remove(&origin).unwrap_or_default();
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
-            warn!("{problem}");
-        }
-        if problems.is_empty() {
-            if !before.is_empty() {
-                info!("{origin}: all well again");
-            }
-        } else {
-            self.problems.insert(origin, problems);
+            self.progress.queue_all();
+            self.metrics.set_queued(SystemTime::now());
         }
     }
 
     /// Writes everything that is dirty, some Services at a time.
     fn work(&mut self) {
-        if !self.synced {
-            return;
+        if self.synced {
+            self.begin_turn();
+            self.turn();
+            self.end_turn();
         }
+        self.publish();
+    }
+
+    fn turn(&mut self) {
         self.configure();
         while !self.dirty.is_empty() {
             let names = self.take_dirty();
@@ -252,6 +273,7 @@ impl<D: Datapath> Sync<D> {
         let ports = ports.unwrap_or_default();
         let mut entry = self.services.remove(name).unwrap_or_default();
         entry.served = view.is_some();
+        entry.gaps = view.as_ref().map(Gaps::of).unwrap_or_default();
         let rows = self.orphans.take(&ports);
         self.adopt(name, &mut entry, rows);
         self.abandon(&mut entry);
@@ -272,7 +294,7 @@ impl<D: Datapath> Sync<D> {
                 entry.desired = Some(Box::new(entry.actual.reachable()));
             }
         }
-        entry.skip(skipped);
+        self.skip(&mut entry, skipped);
         self.services.insert(name.clone(), entry);
     }
 
@@ -313,39 +335,6 @@ impl<D: Datapath> Sync<D> {
         }
         self.settle(&names);
     }
-}
-
-impl Entry {
-    fn skip(&mut self, skipped: Vec<Skipped>) {
-        for new in skipped.iter().filter(|new| !self.skipped.contains(new)) {
-            warn!("{new}");
-        }
-        self.skipped = skipped;
-    }
-}
-
-const CLUSTER_IPS: &str = "spec.clusterIPs";
-
-fn of_node(name: &ServiceName, address: IpAddr, device: &str) -> Skipped {
-    let device = device.to_owned();
-    Skipped::new(
-        &name.key(),
-        CLUSTER_IPS,
-        Why::AddressOfNode { address, device },
-    )
-}
-
-fn taken(name: &ServiceName, conflict: Conflict) -> Skipped {
-    let Conflict { frontend, holder } = conflict;
-    let field = match frontend.kind {
-        FrontendKind::ClusterIp => CLUSTER_IPS,
-        FrontendKind::NodePort => "spec.ports.nodePort",
-    };
-    let why = Why::FrontendTaken {
-        frontend: frontend.to_string(),
-        holder,
-    };
-    Skipped::new(&name.key(), field, why)
 }
 
 #[cfg(test)]

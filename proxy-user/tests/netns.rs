@@ -30,6 +30,8 @@ mod flood;
 mod foreign;
 #[path = "netns/fragments.rs"]
 mod fragments;
+#[path = "netns/health.rs"]
+mod health;
 #[path = "netns/hops.rs"]
 mod hops;
 #[path = "netns/host.rs"]

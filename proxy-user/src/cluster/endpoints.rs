@@ -2,8 +2,10 @@
 
 use super::{IpFamily, Protocol, ServiceName, Skipped, Why, address};
 use crate::source::ObjectKey;
+use crate::source::annotations::TRIGGER_TIME;
 use k8s_openapi::api::discovery::v1::{self, EndpointPort, EndpointSlice};
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 /// Names the Service that a slice belongs to.
 const OWNER_LABEL: &str = "kubernetes.io/service-name";
@@ -27,6 +29,22 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Whether it runs on this node.
     pub local: bool,
+}
+
+impl Endpoint {
+    /// Whether it may ever be chosen: ready, or on its way out and still answering.
+    pub const fn is_usable(&self) -> bool {
+        self.ready || self.serving && self.terminating
+    }
+}
+
+/// When that happened which endpoints of this family were changed for, by the clock of their controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The slice's family.
+    pub family: IpFamily,
+    /// When a pod became ready, say.
+    pub at: SystemTime,
 }
 
 /// The usable part of one EndpointSlice.
@@ -71,6 +89,21 @@ pub(super) fn is_ignored(slice: &EndpointSlice) -> bool {
     labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))
 }
 
+/// When that happened which the slice was changed for; `None` if it does not say so.
+pub(super) fn trigger(slice: &EndpointSlice) -> Option<Trigger> {
+    Some(Trigger {
+        family: IpFamily::from_name(&slice.address_type)?,
+        at: trigger_time(slice).ok()??,
+    })
+}
+
+fn trigger_time(slice: &EndpointSlice) -> Result<Option<SystemTime>, Why> {
+    let annotations = slice.metadata.annotations.as_ref();
+    let text = annotations.and_then(|all| all.get(TRIGGER_TIME));
+    let time = text.map(|text| humantime::parse_rfc3339(text).map_err(|_| text.clone()));
+    time.transpose().map_err(Why::NotATime)
+}
+
 /// Reads a slice, as seen from the node of this name.
 pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> Slice {
     let mut skipped = Vec::new();
@@ -87,6 +120,9 @@ pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> 
             ..Slice::default()
         };
     };
+    if let Err(why) = trigger_time(slice) {
+        skip(format!("metadata.annotations[{TRIGGER_TIME}]"), why);
+    }
     let ports = ports(slice, &mut skip);
     let hosts = hosts(slice, family, node_name, &mut skip);
     Slice {

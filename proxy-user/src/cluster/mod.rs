@@ -11,10 +11,11 @@ mod service_cidr;
 mod skipped;
 
 pub use address::{Cidr, NotACidr};
-pub use endpoints::Endpoint;
+pub use endpoints::{Endpoint, Trigger};
 pub use node::NodeView;
 pub use pod::OptedOut;
 pub use protocol::{IpFamily, Protocol};
+pub use service::StaysLocal;
 pub use skipped::{Skipped, Why};
 
 use crate::source::{Kind, Object, ObjectKey};
@@ -48,6 +49,8 @@ pub struct ServiceView {
     pub ports: Vec<PortView>,
     /// Whether TCP sockets that are connected to it are closed when their backend goes.
     pub closes_tcp: bool,
+    /// Its traffic policies.
+    pub stays_local: StaysLocal,
     /// What of the Service and its EndpointSlices can't be used.
     pub skipped: Vec<Skipped>,
 }
@@ -78,6 +81,8 @@ pub struct Dirty {
     pub pods: bool,
     /// Objects that belong to no Service and can't be used, as of this change.
     pub skipped: Vec<Skipped>,
+    /// What the change goes back to, if it is one of endpoints and says so.
+    pub trigger: Option<Trigger>,
 }
 
 /// The mirror. Knows one node by name: its own.
@@ -150,6 +155,7 @@ impl Cluster {
             name: name.clone(),
             cluster_ips: service.cluster_ips.clone(),
             closes_tcp: service.closes_tcp,
+            stays_local: service.stays_local,
             ports: ports.collect(),
             skipped,
         })
@@ -220,11 +226,15 @@ impl Cluster {
             Some(owner) if *owner == name => None,
             _ => self.remove_slice(&key),
         };
+        let trigger = endpoints::trigger(slice);
         let slice = endpoints::slice(&key, slice, &self.node_name);
         let members = self.members.entry(name.clone()).or_default();
         let changed = members.put(&name, &key.name, slice);
         self.owners.insert(key, name.clone());
-        Dirty::services(before.into_iter().chain(changed.then_some(name)))
+        Dirty {
+            trigger,
+            ..Dirty::services(before.into_iter().chain(changed.then_some(name)))
+        }
     }
 
     /// Returns the reason if it is new.

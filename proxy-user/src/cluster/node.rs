@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::Node;
 use std::net::IpAddr;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Says of a node that the cluster autoscaler is about to remove it.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// This node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct NodeView {
     pub pod_cidrs: Vec<Cidr>,
     /// The zone it is in.
     pub zone: Option<String>,
+    /// Whether it is being removed: its object is, or the cluster autoscaler is about to.
+    pub is_leaving: bool,
     /// What of the object can't be used.
     pub skipped: Vec<Skipped>,
 }
@@ -24,6 +28,7 @@ pub struct NodeView {
 pub(super) fn view(key: &ObjectKey, node: &Node) -> NodeView {
     let mut view = NodeView {
         zone: zone(node),
+        is_leaving: is_leaving(node),
         ..NodeView::default()
     };
     for (field, text) in internal_addresses(node) {
@@ -46,6 +51,12 @@ pub(super) fn view(key: &ObjectKey, node: &Node) -> NodeView {
 
 fn zone(node: &Node) -> Option<String> {
     node.metadata.labels.as_ref()?.get(ZONE_LABEL).cloned()
+}
+
+fn is_leaving(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| &spec.taints).flatten();
+    let mut keys = taints.map(|taint| taint.key.as_str());
+    node.metadata.deletion_timestamp.is_some() || keys.any(|key| key == TO_BE_DELETED_TAINT)
 }
 
 fn internal_addresses(node: &Node) -> impl Iterator<Item = (String, &String)> {

@@ -22,6 +22,9 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The family of an address.
     pub const fn of(address: IpAddr) -> Self {
         match address {

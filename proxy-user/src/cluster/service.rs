@@ -16,7 +16,17 @@ pub(super) struct Exposed {
     /// Without endpoints.
     pub(super) ports: Vec<PortView>,
     pub(super) closes_tcp: bool,
+    pub(super) stays_local: StaysLocal,
     pub(super) skipped: Vec<Skipped>,
+}
+
+/// Whose connections are for endpoints on the node alone that they reach: the traffic policies that are `Local`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StaysLocal {
+    /// Those of clients inside of the cluster.
+    pub internal: bool,
+    /// Those of clients outside.
+    pub external: bool,
 }
 
 /// Reads a Service; `None` if it is none of a proxy's business.
@@ -37,8 +47,17 @@ pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
         cluster_ips,
         ports,
         closes_tcp,
+        stays_local: stays_local(spec),
         skipped,
     })
+}
+
+fn stays_local(spec: &ServiceSpec) -> StaysLocal {
+    let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+    StaysLocal {
+        internal: is_local(&spec.internal_traffic_policy),
+        external: is_local(&spec.external_traffic_policy),
+    }
 }
 
 fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {

@@ -45,6 +45,9 @@ pub enum Why {
     /// Neither `true` nor `false`.
     #[error("{0:?} is neither true nor false")]
     NotABool(String),
+    /// Not a point in time.
+    #[error("{0:?} is not a time as RFC 3339 has it")]
+    NotATime(String),
     /// Neither `on` nor `off`.
     #[error("{0:?} is neither on nor off")]
     NeitherOnNorOff(String),
@@ -73,6 +76,28 @@ pub enum Why {
         /// A device that has it.
         device: String,
     },
+}
+
+impl Why {
+    /// The kind of reason, in a word or two.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::NotAnAddress(_) => "not-an-address",
+            Self::NotACidr(_) => "not-a-cidr",
+            Self::NotAFamily(_) => "not-a-family",
+            Self::WrongFamily { .. } => "wrong-family",
+            Self::ReservedAddress(_) => "reserved-address",
+            Self::NotABool(_) => "not-a-bool",
+            Self::NotATime(_) => "not-a-time",
+            Self::NeitherOnNorOff(_) => "neither-on-nor-off",
+            Self::PortOutOfRange(_) => "port-out-of-range",
+            Self::UnsupportedProtocol(_) => "unsupported-protocol",
+            Self::NoUsablePort => "no-usable-port",
+            Self::FrontendTaken { .. } => "frontend-taken",
+            Self::AddressOfNode { .. } => "address-of-node",
+        }
+    }
 }
 
 impl Skipped {

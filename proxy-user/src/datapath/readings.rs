@@ -33,6 +33,9 @@ pub struct FlowFill {
     pub capacity: u32,
 }
 
+/// Kernel names of the flow tables: of each family those of confirmed, then those of half-open flows.
+const FLOW_TABLES: [&str; 4] = ["FLOWS_V4", "FLOWS_V6", "HALF_OPEN_V4", "HALF_OPEN_V6"];
+
 /// Reads them; `None` if no maps are pinned.
 ///
 /// # Errors
@@ -53,12 +56,22 @@ pub fn read(pins: &Pins) -> Result<Option<Readings>> {
         sockets: named(|counter| matches!(counter, Counter::Socket(_))),
         drops: named(|counter| matches!(counter, Counter::Dropped(_))),
         flows: vec![
-            fill::<AddrV4>(pins, "FLOWS_V4")?,
-            fill::<AddrV6>(pins, "FLOWS_V6")?,
-            fill::<AddrV4>(pins, "HALF_OPEN_V4")?,
-            fill::<AddrV6>(pins, "HALF_OPEN_V6")?,
+            fill::<AddrV4>(pins, FLOW_TABLES[0])?,
+            fill::<AddrV6>(pins, FLOW_TABLES[1])?,
+            fill::<AddrV4>(pins, FLOW_TABLES[2])?,
+            fill::<AddrV6>(pins, FLOW_TABLES[3])?,
         ],
     }))
+}
+
+/// Rows that fit into each of the flow tables that are there.
+pub fn flow_capacities(pins: &Pins) -> Vec<(&'static str, u32)> {
+    let capacity = |name| capacity(pins, name).ok().map(|rows| (name, rows));
+    FLOW_TABLES.into_iter().filter_map(capacity).collect()
+}
+
+fn capacity(pins: &Pins, name: &str) -> Result<u32> {
+    Ok(MapData::from_pin(pins.map(name))?.info()?.max_entries())
 }
 
 /// Every counter, summed over the CPUs.
@@ -78,7 +91,7 @@ where
     Row<Flow<A>>: Pod,
 {
     let map = open(pins, name)?;
-    let capacity = MapData::from_pin(pins.map(name))?.info()?.max_entries();
+    let capacity = capacity(pins, name)?;
     let flows: HashMap<_, Row<Tuple<A>>, Row<Flow<A>>> = map.try_into()?;
     // A row that goes away under the walk starts it again, so it may count rows twice and has to be
     // bounded: an estimate is all this is.

@@ -1,6 +1,9 @@
 //! What may be dialled, and which backends answer.
 
+mod locality;
+
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName};
+pub use locality::{LocalGaps, local_gaps};
 
 use crate::cluster::{Endpoint, PortView, ServiceView};
 use std::collections::BTreeMap;

@@ -10,13 +10,16 @@ pub const STATIC_UID: &str = "kubernetes.io/config.hash";
 pub const ISTIO_SIDECAR: &str = "sidecar.istio.io/status";
 /// At pods of Istio without sidecars: `enabled` where the node's proxy takes over their connections.
 pub const ISTIO_AMBIENT: &str = "ambient.istio.io/redirection";
+/// At an EndpointSlice: when that happened which its controller has changed it for, as RFC 3339 has it.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-const ALL: [&str; 5] = [
+const ALL: [&str; 6] = [
     SOCKET_LB,
     CLOSE_TCP,
     STATIC_UID,
     ISTIO_SIDECAR,
     ISTIO_AMBIENT,
+    TRIGGER_TIME,
 ];
 
 /// Whether an annotation is one of these.

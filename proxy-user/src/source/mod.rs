@@ -150,6 +150,7 @@ impl Object {
             name: metadata.name.take(),
             namespace: metadata.namespace.take(),
             uid: metadata.uid.take(),
+            deletion_timestamp: metadata.deletion_timestamp.take(),
             labels: metadata.labels.take(),
             annotations: annotations.filter(|it| !it.is_empty()),
             ..ObjectMeta::default()

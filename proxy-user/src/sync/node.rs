@@ -7,6 +7,7 @@ use crate::frontend::{LocalAddresses, NodeContext};
 use crate::tables::node_config;
 use proxy_common::NodeConfig;
 use std::net::IpAddr;
+use std::time::Instant;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -56,7 +57,10 @@ impl<D: Datapath> Sync<D> {
         if self.config == Some(wanted) {
             return;
         }
-        match self.datapath.configure(&wanted) {
+        let result = self.datapath.configure(&wanted);
+        self.progress.work([false; 2]);
+        self.progress.node(result.is_ok(), Instant::now());
+        match result {
             Ok(()) => self.config = Some(wanted),
             Err(error) => self.fail(&error),
         }

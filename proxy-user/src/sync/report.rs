@@ -4,7 +4,6 @@ use super::Sync;
 use crate::cluster::Skipped;
 use crate::datapath::Datapath;
 use crate::tables::Map;
-use proxy_common::{AddrV4, AddrV6};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -62,6 +61,12 @@ pub struct PerFamily {
     pub v6: usize,
 }
 
+impl From<PerFamily> for [usize; 2] {
+    fn from(counts: PerFamily) -> Self {
+        [counts.v4, counts.v6]
+    }
+}
+
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapFill {
@@ -87,28 +92,13 @@ pub struct SkippedReport {
 impl<D: Datapath> Sync<D> {
     /// The state as of now.
     pub fn report(&self) -> Report {
-        let rows = || self.services.values().map(|entry| &entry.actual);
-        let in_maps = rows().filter(|rows| !rows.is_empty());
         Report {
             synced: self.synced,
             node: self.node_report(),
-            services: in_maps.count(),
-            service_ports: PerFamily {
-                v4: rows().map(|it| it.family::<AddrV4>().service_count()).sum(),
-                v6: rows().map(|it| it.family::<AddrV6>().service_count()).sum(),
-            },
-            frontends: PerFamily {
-                v4: rows()
-                    .map(|it| it.family::<AddrV4>().frontend_count())
-                    .sum(),
-                v6: rows()
-                    .map(|it| it.family::<AddrV6>().frontend_count())
-                    .sum(),
-            },
-            backends: PerFamily {
-                v4: rows().map(|it| it.family::<AddrV4>().backend_count()).sum(),
-                v6: rows().map(|it| it.family::<AddrV6>().backend_count()).sum(),
-            },
+            services: self.tally.services,
+            service_ports: self.tally.service_ports,
+            frontends: self.tally.frontends,
+            backends: self.tally.backends,
             maps: Map::ALL.map(|map| self.fill(map)).into(),
             skipped: self.skipped_report(),
             problems: self.problems.clone(),

@@ -1,3 +1,5 @@
+mod figures;
+
 use super::*;
 use crate::datapath::Capacity;
 use crate::datapath::fake::{Failing, Fake};

@@ -45,6 +45,16 @@ impl Watch {
     }
 }
 
+#[cfg(test)]
+impl Watch {
+    /// One that has failed so often.
+    pub(crate) fn failed(kind: Kind, times: u32) -> Self {
+        let pulse = Pulse::new(kind);
+        (0..times).for_each(|_| pulse.failed());
+        pulse.watch()
+    }
+}
+
 /// Written by whoever follows a kind, and by its connection.
 #[derive(Debug)]
 pub(super) struct Pulse(watch::Sender<State>);

@@ -1,0 +1,232 @@
+//! HTTP for probes and Prometheus: short questions, short answers, and clients that nobody can rely on.
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+/// Between two tries to get the port.
+const RETRY: Duration = Duration::from_secs(5);
+/// A client sends its request within this time, or is left.
+const HEADERS: Duration = Duration::from_secs(5);
+/// It has read its answer within this time.
+const CONNECTION: Duration = Duration::from_secs(10);
+/// So many at once. One more, and the oldest goes: of those that get their answer none is ever old.
+const CONNECTIONS: usize = 128;
+/// Bytes of a request's line and headers.
+const LONGEST_REQUEST: usize = 16 * 1024;
+/// After the kernel had no connection to give, for lack of files or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where something is served, and what becomes of it if that is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What is served, for the log.
+    pub what: &'static str,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Whose port it is by default, if somebody else could have it.
+    pub usual_owner: Option<&'static str>,
+    /// Whether the agent ends if it does not get the port, instead of trying again.
+    pub is_required: bool,
+}
+
+/// Serves for ever. A port that somebody else has is waited for.
+///
+/// # Errors
+/// The port can't be had, and is required.
+pub async fn serve(place: Place, router: Router) -> Result<()> {
+    let listener = bind(&place).await?;
+    let mut clients = Clients::default();
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => clients.answer(client, router.clone()),
+            Err(error) => {
+                debug!("{}: {error}", place.address);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn bind(place: &Place) -> Result<TcpListener> {
+    let Place { what, address, .. } = place;
+    let mut told = None;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                info!("{what} on http://{address}");
+                return Ok(listener);
+            }
+            Err(error) if place.is_required => {
+                return Err(error).with_context(|| complaint(place));
+            }
+            Err(error) if told == Some(error.kind()) => {}
+            Err(error) => {
+                told = Some(error.kind());
+                let complaint = complaint_of(place, &error);
+                warn!("{complaint}; tried again every {} s", RETRY.as_secs());
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn complaint(place: &Place) -> String {
+    format!("{} can't be served on {}", place.what, place.address)
+}
+
+fn complaint_of(place: &Place, error: &io::Error) -> String {
+    let owner = place
+        .usual_owner
+        .filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+    let hint = owner.map_or_else(String::new, |owner| {
+        format!(": {owner} is probably still running on this node")
+    });
+    format!("{}: {error}{hint}", complaint(place))
+}
+
+/// Connections, the oldest first.
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    handles: VecDeque<AbortHandle>,
+}
+
+impl Clients {
+    fn answer(&mut self, client: TcpStream, router: Router) {
+        while self.tasks.try_join_next().is_some() {}
+        self.handles.retain(|handle| !handle.is_finished());
+        if self.handles.len() >= CONNECTIONS
+            && let Some(oldest) = self.handles.pop_front()
+        {
+            oldest.abort();
+        }
+        self.handles
+            .push_back(self.tasks.spawn(one_request(client, router)));
+    }
+}
+
+async fn one_request(client: TcpStream, router: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(LONGEST_REQUEST)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(client), TowerToHyperService::new(router));
+    match timeout(CONNECTION, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("a request was not answered: {error}"),
+        Err(_) => debug!("a client was left because it was too slow"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn place(address: SocketAddr, is_required: bool) -> Place {
+        Place {
+            what: "a test",
+            address,
+            usual_owner: Some("kube-proxy"),
+            is_required,
+        }
+    }
+
+    fn router() -> Router {
+        Router::new().route("/", get(async || "hello"))
+    }
+
+    async fn free() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    async fn connect(to: SocketAddr) -> TcpStream {
+        loop {
+            match TcpStream::connect(to).await {
+                Ok(stream) => return stream,
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    async fn ask(to: SocketAddr) -> String {
+        let mut stream = connect(to).await;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn silent_clients_keep_nobody_waiting_however_many_they_are() {
+        let address = free().await;
+        let server = tokio::spawn(serve(place(address, true), router()));
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(connect(address).await);
+        }
+        let answer = timeout(HEADERS / 2, ask(address)).await;
+        assert!(answer.expect("at once").ends_with("hello"));
+        let ended = timeout(HEADERS / 2, silent[0].read(&mut [0])).await;
+        let ended = ended.expect("the oldest has to go");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_too_much_or_nothing_at_all_is_left() {
+        let address = free().await;
+        let server = tokio::spawn(serve(place(address, true), router()));
+        let mut talker = connect(address).await;
+        let line = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'x'; 64 * 1024]].concat();
+        let _ = talker.write_all(&line).await;
+        let mut answer = Vec::new();
+        let _ = talker.read_to_end(&mut answer).await;
+        assert!(!String::from_utf8_lossy(&answer).contains("hello"));
+        let mut silent = connect(address).await;
+        let ended = timeout(2 * CONNECTION, silent.read_to_end(&mut answer)).await;
+        ended.expect("it is left").unwrap();
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_waited_for_or_the_end() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = other.local_addr().unwrap();
+        let error = serve(place(address, true), router()).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&address.to_string()),
+            "{error:#}"
+        );
+        let server = tokio::spawn(serve(place(address, false), router()));
+        drop(other);
+        let answer = timeout(3 * RETRY, ask(address)).await;
+        assert!(answer.expect("it is served").ends_with("hello"));
+        server.abort();
+    }
+
+    #[test]
+    fn who_probably_has_the_port_is_named() {
+        let place = place("127.0.0.1:10256".parse().unwrap(), false);
+        let taken = complaint_of(&place, &io::ErrorKind::AddrInUse.into());
+        assert!(taken.contains("127.0.0.1:10256"), "{taken}");
+        assert!(taken.contains("kube-proxy is probably"), "{taken}");
+        let other = complaint_of(&place, &io::ErrorKind::AddrNotAvailable.into());
+        assert!(!other.contains("kube-proxy"), "{other}");
+    }
+}
