@@ -1,8 +1,11 @@
 //! The agent: its tasks, and their end.
 
+mod logging;
 mod preparations;
+mod reload;
 mod report;
 mod sockets;
+mod watched;
 
 pub use report::{AgentReport, ask, stop};
 pub use sockets::SocketReport;
@@ -23,9 +26,9 @@ use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use preparations::Preparations;
+use reload::{Reload, Reloaded};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -39,20 +42,18 @@ use tracing::{info, warn};
 ///
 /// # Errors
 /// Whatever keeps it from starting, or a task that could not go on.
-pub fn run(run: &Run) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&run.log).context("--log")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+pub fn run(flags: &Run) -> Result<()> {
+    let loaded = flags.clone().load()?;
+    let set_filter = logging::start(loaded.run.log_filter())?;
+    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter)?;
+    let run = &loaded.run;
     let _lock = lock(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting tokio")?;
-    runtime.block_on(serve(run))
+    runtime.block_on(serve(run, reload, reloaded))
 }
 
 /// What runs, once it has been set up.
@@ -138,7 +139,7 @@ fn start_closer(
     }
 }
 
-async fn serve(run: &Run) -> Result<()> {
+async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
     let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
@@ -162,6 +163,7 @@ async fn serve(run: &Run) -> Result<()> {
         sockets,
         exempt,
         closed: parts.closed,
+        settings: reloaded.warnings,
     };
     let take_sockets = |attacher: &mut Attacher| {
         sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
@@ -173,7 +175,7 @@ async fn serve(run: &Run) -> Result<()> {
     let name = run.node_name()?;
     info!("node {name}: following {}", run.manifests.display());
     tokio::select! {
-        _ = parts.sync.run(events, requests, addresses, wake) => bail!("the manifests thread has ended"),
+        _ = parts.sync.run(events, requests, addresses, reloaded.followed, wake) => bail!("the manifests thread has ended"),
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices) => outcome,
@@ -184,6 +186,7 @@ async fn serve(run: &Run) -> Result<()> {
         }
         () = ended(Some(parts.flows)) => bail!("the sweep thread has ended"),
         () = ended(closing) => bail!("the thread that closes sockets has ended"),
+        () = reload.run() => bail!("nobody follows the configuration file any more"),
         () = forever(parts.log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
@@ -207,7 +210,7 @@ fn settings(run: &Run) -> Result<Settings> {
     Ok(Settings {
         node_name: run.node_name()?,
         node_addresses: run.node_addresses(),
-        cluster_cidrs: run.cluster_cidrs()?,
+        followed: run.followed()?,
         snat_ports: run.snat_ports()?,
         sockets: sockets::settings(run),
         first_generation: first_generation(),

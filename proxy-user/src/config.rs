@@ -1,18 +1,30 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod environment;
+mod file;
+mod given;
 mod go_duration;
 mod kube_proxy;
 mod listen;
+mod load;
+mod meaning;
+mod schema;
+mod settings;
 mod timeouts;
 
+pub use environment::with_environment;
+pub use file::{FieldReport, File, Wrong};
+pub use given::Given;
 pub use kube_proxy::{KubeProxyFlags, ProxyMode};
 pub use listen::{Listen, ListenFlags};
+pub use load::Loaded;
 pub use timeouts::TimeoutFlags;
 
 use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
 use crate::datapath::devices::FastLane;
 use crate::datapath::features::Features;
+use crate::sync::Followed;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -42,6 +54,16 @@ pub struct Place {
   ferrule run --manifests /etc/ferrule/manifests --hostname-override node-1
   ferrule run --manifests ./objects --cluster-cidr 10.244.0.0/16,fd00:10:244::/48")]
 pub struct Run {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the type is documented")]
+    pub given: Given,
+    /// kube-proxy's configuration file (KubeProxyConfiguration, v1alpha1). Its fields count instead of flags of the
+    /// same meaning; it is watched.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// `clientConnection.kubeconfig` of that file.
+    #[arg(skip)]
+    pub kubeconfig_of_file: Option<PathBuf>,
     /// Folder with Service, EndpointSlice, Node and Pod objects as YAML or JSON; it is watched.
     #[arg(long, value_name = "DIR")]
     pub manifests: PathBuf,
@@ -103,14 +125,9 @@ pub struct Run {
     /// Log what becomes of every packet. Slow: for looking into a problem.
     #[arg(long)]
     pub log_decisions: bool,
-    /// What is logged, for example `info` or `proxy_user::sync=debug`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "FERRULE_LOG"
-    )]
-    pub log: String,
+    /// What is logged, for example `info` or `proxy_user::sync=debug`. [default: info]
+    #[arg(long, value_name = "FILTER", env = "FERRULE_LOG")]
+    pub log: Option<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub place: Place,
@@ -195,6 +212,27 @@ impl Run {
     /// makes it unhealthy.
     pub fn sync_period(&self) -> Duration {
         self.kube_proxy.sync_period()
+    }
+
+    /// Whether NodePorts answer on loopback, for processes of the node.
+    pub fn has_localhost_nodeports(&self) -> bool {
+        self.localhost_nodeports || self.kube_proxy.iptables_localhost_nodeports
+    }
+
+    /// What is logged.
+    pub fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(self.kube_proxy.log_filter())
+    }
+
+    /// What the loop follows while it runs.
+    ///
+    /// # Errors
+    /// As for [`Run::cluster_cidrs`].
+    pub fn followed(&self) -> Result<Followed> {
+        Ok(Followed {
+            cluster_cidrs: self.cluster_cidrs()?,
+            node_ports: self.kube_proxy.node_ports(),
+        })
     }
 
     /// Source ports of masked flows.

@@ -12,7 +12,9 @@ pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 
 use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped, Why};
 use crate::datapath::{Datapath, Error};
-use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
+use crate::frontend::{
+    FrontendKind, LocalAddresses, NodeContext, NodePortAddresses, left_alone, service_ports,
+};
 use crate::source::Event;
 use crate::tables::{
     Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode,
@@ -33,14 +35,23 @@ pub struct Settings {
     pub node_name: String,
     /// Addresses of this node that take precedence over those of its object, family by family.
     pub node_addresses: Vec<IpAddr>,
-    /// Ranges that count as inside of the cluster; the first of each family.
-    pub cluster_cidrs: Vec<Cidr>,
+    /// What may change while the loop runs.
+    pub followed: Followed,
     /// Source ports for masked flows.
     pub snat_ports: RangeInclusive<u16>,
     /// What the programs at cgroups must know.
     pub sockets: Sockets,
     /// Where generations start: a random number, except in tests.
     pub first_generation: u32,
+}
+
+/// Settings that may change while the loop runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Ranges that count as inside of the cluster; the first of each family.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// On which of the node's addresses NodePorts are served.
+    pub node_ports: NodePortAddresses,
 }
 
 /// The loop's state.
@@ -95,6 +106,7 @@ impl<D: Datapath> Sync<D> {
             node: NodeContext::of(
                 settings.node_addresses.iter().copied(),
                 LocalAddresses::new(),
+                &settings.followed.node_ports,
             ),
             settings,
             datapath,

@@ -83,6 +83,8 @@ pub(super) struct Server {
     pub(super) sockets: watch::Receiver<SocketReport>,
     pub(super) exempt: watch::Receiver<Vec<ExemptReport>>,
     pub(super) closed: watch::Receiver<ClosingReport>,
+    /// What is wrong with the configuration file, or waits for a restart.
+    pub(super) settings: watch::Receiver<Vec<String>>,
 }
 
 impl Server {
@@ -133,13 +135,19 @@ impl Server {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.preparations.warnings.clone();
+        warnings.extend(self.settings.borrow().iter().cloned());
+        warnings
+    }
+
     async fn report(&self) -> Result<AgentReport> {
         Ok(AgentReport {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             snat_ports: self.preparations.snat_ports.clone().into_inner(),
             reserved_ports: self.preparations.reserved_ports.clone(),
-            warnings: self.preparations.warnings.clone(),
+            warnings: self.warnings(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
             sockets: SocketReport {
@@ -270,6 +278,7 @@ mod tests {
             sockets: watch::channel(SocketReport::new(crate::config::SocketLb::Off)).1,
             exempt: watch::channel(Vec::new()).1,
             closed: watch::channel(ClosingReport::default()).1,
+            settings: watch::channel(Vec::new()).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {
