@@ -5,6 +5,7 @@ use super::listen::Listen;
 use super::schema::{Schema, Time};
 use crate::cluster::Cidr;
 use crate::frontend::NodePortAddresses;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +49,10 @@ impl Meaning {
         let kube_proxy = kube_proxy(schema, &mut problems);
         let localhost = localhost_nodeports || kube_proxy.iptables_localhost_nodeports;
         if kube_proxy.nodeport_addresses.names_localhost() && !localhost {
-            problems.add("nodePortAddresses", "localhost takes --localhost-nodeports");
+            problems.add(
+                "nodePortAddresses",
+                &"localhost takes --localhost-nodeports",
+            );
         }
         let conntrack = &schema.conntrack;
         let meaning = Self {
@@ -81,7 +85,7 @@ fn kube_proxy(schema: &Schema, problems: &mut Problems) -> KubeProxyFlags {
     let addresses = schema.node_port_addresses.iter().flatten();
     let parsed = NodePortAddresses::parse(addresses.map(String::as_str));
     let addresses = parsed.unwrap_or_else(|(index, error)| {
-        problems.add(&format!("nodePortAddresses[{index}]"), error);
+        problems.add(&format!("nodePortAddresses[{index}]"), &error);
         NodePortAddresses::default()
     });
     let masks_all = match mode {
@@ -89,7 +93,10 @@ fn kube_proxy(schema: &Schema, problems: &mut Problems) -> KubeProxyFlags {
         _ => ("iptables.masqueradeAll", schema.iptables.masquerade_all),
     };
     if masks_all.1 == Some(true) {
-        problems.add(masks_all.0, "flows that stay in the cluster are not masked");
+        problems.add(
+            masks_all.0,
+            &"flows that stay in the cluster are not masked",
+        );
     }
     let sync_period = match mode {
         ProxyMode::Nftables => schema.nftables.sync_period,
@@ -109,19 +116,19 @@ fn kube_proxy(schema: &Schema, problems: &mut Problems) -> KubeProxyFlags {
 }
 
 impl Problems {
-    fn add(&mut self, field: &str, what: impl ToString) {
-        self.0.push(format!("{field}: {}", what.to_string()));
+    fn add(&mut self, field: &str, what: &dyn fmt::Display) {
+        self.0.push(format!("{field}: {what}"));
     }
 
-    fn read<T>(&mut self, field: &str, read: Result<T, impl ToString>) -> Option<T> {
-        read.map_err(|error| self.add(field, error)).ok()
+    fn read<T>(&mut self, field: &str, read: Result<T, impl fmt::Display>) -> Option<T> {
+        read.map_err(|error| self.add(field, &error)).ok()
     }
 
     fn must_be(&mut self, field: &str, value: Option<&str>, wanted: &str) {
         match value {
             Some(value) if value == wanted => {}
-            Some(value) => self.add(field, format!("is '{value}' and must be {wanted}")),
-            None => self.add(field, format!("missing; it must be {wanted}")),
+            Some(value) => self.add(field, &format!("is '{value}' and must be {wanted}")),
+            None => self.add(field, &format!("missing; it must be {wanted}")),
         }
     }
 
@@ -153,7 +160,7 @@ impl Problems {
         }
         let v4 = cidrs.iter().filter(|cidr| cidr.address().is_ipv4()).count();
         if v4 > 1 || cidrs.len() - v4 > 1 {
-            self.add(field, "at most one range of each family");
+            self.add(field, &"at most one range of each family");
         }
         cidrs
     }
@@ -187,7 +194,7 @@ impl Problems {
         for (field, value, range) in bits {
             if let Some(value) = value.filter(|value| !range.contains(value)) {
                 let (min, max) = range.into_inner();
-                self.add(field, format!("{value} is not within {min} to {max}"));
+                self.add(field, &format!("{value} is not within {min} to {max}"));
             }
         }
         let Schema {
@@ -212,14 +219,14 @@ impl Problems {
         for (field, min, period) in periods {
             let period = Some(time(period)).filter(|period| !period.is_zero());
             if time(min) > period.unwrap_or(SYNC_PERIOD) {
-                self.add(field, "longer than syncPeriod");
+                self.add(field, &"longer than syncPeriod");
             }
         }
         let format = schema.logging.format.as_deref().unwrap_or_default();
         if !["", "text", "json"].contains(&format) {
             self.add(
                 "logging.format",
-                format!("'{format}' is neither text nor json"),
+                &format!("'{format}' is neither text nor json"),
             );
         }
     }
