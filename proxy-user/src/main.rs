@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
-    Run(Box<Run>),
+    Run(Box<RunOrCheck>),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
     /// Show which of the kernel's features there are, and what is used instead of the others.
@@ -26,7 +26,7 @@ enum Command {
 
 /// Flags of `ferrule run`.
 #[derive(Debug, Args)]
-struct Run {
+struct RunOrCheck {
     #[command(flatten)]
     check: cli::configuration::CheckConfig,
     #[command(flatten)]
@@ -51,5 +51,15 @@ fn main() -> ExitCode {
             eprintln!("ferrule: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        config::with_environment(Cli::command()).debug_assert();
     }
 }
