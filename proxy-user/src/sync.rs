@@ -8,13 +8,12 @@ mod report;
 mod run;
 mod write;
 
+pub use node::Followed;
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 
-use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped, Why};
+use crate::cluster::{Cluster, Dirty, OptedOut, ServiceName, Skipped, Why};
 use crate::datapath::{Datapath, Error};
-use crate::frontend::{
-    FrontendKind, LocalAddresses, NodeContext, NodePortAddresses, left_alone, service_ports,
-};
+use crate::frontend::{FrontendKind, LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::source::Event;
 use crate::tables::{
     Batch, Conflict, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode,
@@ -43,15 +42,6 @@ pub struct Settings {
     pub sockets: Sockets,
     /// Where generations start: a random number, except in tests.
     pub first_generation: u32,
-}
-
-/// Settings that may change while the loop runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Followed {
-    /// Ranges that count as inside of the cluster; the first of each family.
-    pub cluster_cidrs: Vec<Cidr>,
-    /// On which of the node's addresses NodePorts are served.
-    pub node_ports: NodePortAddresses,
 }
 
 /// The loop's state.

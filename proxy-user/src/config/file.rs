@@ -2,7 +2,7 @@
 
 use super::meaning::Meaning;
 use super::schema::Schema;
-use super::settings::{SETTINGS, Setting, Treatment};
+use super::settings::{Setting, Treatment, settings};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use serde_path_to_error::Track;
@@ -99,7 +99,7 @@ impl File {
                 why,
             })
         };
-        SETTINGS.iter().filter_map(report).collect()
+        settings().filter_map(report).collect()
     }
 
     /// The fields that are set and change nothing.
@@ -111,7 +111,7 @@ impl File {
 
     /// The fields that count only after a restart and differ from those of another file.
     pub fn restart_for(&self, other: &Self) -> Vec<&'static str> {
-        let settings = SETTINGS.iter();
+        let settings = settings();
         let settings = settings.filter(|it| it.treatment == Treatment::Honoured);
         let changed = settings.filter(|it| self.value(it) != other.value(it));
         changed.map(|setting| setting.field).collect()

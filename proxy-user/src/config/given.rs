@@ -1,6 +1,6 @@
 //! What was said on the command line, and kube-proxy's flags that have no meaning here.
 
-use super::settings::{SETTINGS, Setting, Takes, Treatment};
+use super::settings::{Setting, Takes, Treatment, settings};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -31,7 +31,7 @@ impl Given {
     }
 
     fn of(&self, is_wanted: impl Fn(&Setting) -> bool) -> Vec<&'static str> {
-        let wanted = SETTINGS.iter().filter(|setting| is_wanted(setting));
+        let wanted = settings().filter(|setting| is_wanted(setting));
         let flags = wanted.flat_map(|setting| setting.flags);
         let names = flags.map(|(name, _)| *name);
         names.filter(|name| self.has(name)).collect()
@@ -59,7 +59,7 @@ impl FromArgMatches for Given {
 
 impl Args for Given {
     fn augment_args(command: Command) -> Command {
-        let unread = SETTINGS.iter().filter(|setting| {
+        let unread = settings().filter(|setting| {
             matches!(setting.treatment, Treatment::NoMeaning | Treatment::Refused)
         });
         let flags = unread.flat_map(|setting| setting.flags.iter().map(move |it| (setting, it)));
@@ -118,9 +118,8 @@ mod tests {
 
     #[test]
     fn every_flag_of_kube_proxy_is_known() {
-        for (setting, (name, takes)) in SETTINGS
-            .iter()
-            .flat_map(|setting| setting.flags.iter().map(move |flag| (setting, flag)))
+        for (setting, (name, takes)) in
+            settings().flat_map(|setting| setting.flags.iter().map(move |flag| (setting, flag)))
         {
             let value = match (takes, *name) {
                 (Takes::Bool, _) => "false",

@@ -1,14 +1,23 @@
 //! The node itself: its addresses, its pods, and the row that tells the programs of them.
 
-use super::{Followed, Sync};
-use crate::cluster::OptedOut;
+use super::Sync;
+use crate::cluster::{Cidr, OptedOut};
 use crate::datapath::Datapath;
-use crate::frontend::{LocalAddresses, NodeContext};
+use crate::frontend::{LocalAddresses, NodeContext, NodePortAddresses};
 use crate::tables::node_config;
 use proxy_common::NodeConfig;
 use std::net::IpAddr;
 use tokio::sync::watch;
 use tracing::warn;
+
+/// Settings that may change while the loop runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Ranges that count as inside of the cluster; the first of each family.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// On which of the node's addresses NodePorts are served.
+    pub node_ports: NodePortAddresses,
+}
 
 impl<D: Datapath> Sync<D> {
     /// Takes in the addresses of the node's devices, all of them.
