@@ -116,15 +116,6 @@ pub struct Run {
     /// the NodePorts if not given.
     #[arg(long, value_name = "MIN-MAX", value_parser = port_range)]
     pub snat_ports: Option<RangeInclusive<u16>>,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "its own fields are documented")]
-    pub timeouts: TimeoutFlags,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "its own fields are documented")]
-    pub listen: ListenFlags,
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "its own fields are documented")]
-    pub kube_proxy: KubeProxyFlags,
     /// Log what becomes of every packet. Slow: for looking into a problem.
     #[arg(long)]
     pub log_decisions: bool,
@@ -134,6 +125,16 @@ pub struct Run {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub place: Place,
+    // Last, because what follows would be under their headings in the help.
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub timeouts: TimeoutFlags,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub listen: ListenFlags,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub kube_proxy: KubeProxyFlags,
 }
 
 /// Values of `--socket-lb`.

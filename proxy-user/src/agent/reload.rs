@@ -81,8 +81,7 @@ impl Reload {
         let loaded = self.flags.clone().reload(&content)?;
         let followed = loaded.run.followed()?;
         (self.set_filter)(loaded.run.log_filter())?;
-        let waiting = loaded.file.iter().flat_map(|file| start.restart_for(file));
-        let waiting: Vec<&str> = waiting.collect();
+        let waiting = self.waiting_for_restart(start, &loaded);
         self.waiting = (!waiting.is_empty()).then(|| {
             let fields = waiting.join(", ");
             format!("{path}: {fields}: changed, which takes a restart of the agent")
@@ -99,6 +98,22 @@ impl Reload {
         }
         self.warn(None);
         Ok(())
+    }
+
+    /// The fields that have changed since the start and count only after another.
+    fn waiting_for_restart(&self, start: &File, loaded: &Loaded) -> Vec<&'static str> {
+        let file = loaded.file.iter();
+        let mut fields: Vec<_> = file.flat_map(|file| start.restart_for(file)).collect();
+        // The flag wins.
+        let is_named = self.flags.hostname_override.is_some();
+        fields.retain(|field| !is_named || *field != "hostnameOverride");
+        let before = self.flags.clone().with_file(start).sync_period();
+        let is_said = fields.iter().any(|field| field.ends_with(".syncPeriod"));
+        if before != loaded.run.sync_period() && !is_said {
+            // Another mode has another period.
+            fields.push("mode");
+        }
+        fields
     }
 
     /// Logs what has not been said before.
