@@ -1,10 +1,13 @@
 //! The agent: its tasks, and their end.
 
 mod listeners;
+mod logging;
 mod objects;
 mod preparations;
+mod reload;
 mod report;
 mod sockets;
+mod watched;
 
 pub use report::{AgentReport, ask, stop};
 pub use sockets::SocketReport;
@@ -26,9 +29,9 @@ use aya::Ebpf;
 use listeners::Listeners;
 use objects::{Following, follow};
 use preparations::Preparations;
+use reload::{Reload, Reloaded};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -39,28 +42,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-/// What they say of failures the agent says itself, in one line.
-const QUIET: &str = "kube_client=off,kube_runtime=off";
-
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
 ///
 /// # Errors
 /// Whatever keeps it from starting, or a task that could not go on.
-pub fn run(run: &Run) -> Result<()> {
-    let filter = format!("{QUIET},{}", run.log);
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+pub fn run(flags: &Run) -> Result<()> {
+    let loaded = flags.clone().load()?;
+    let set_filter = logging::start(loaded.run.log_filter())?;
+    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter)?;
+    let run = &loaded.run;
     let _lock = lock(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting tokio")?;
-    runtime.block_on(serve(run))
+    runtime.block_on(serve(run, reload, reloaded))
 }
 
 /// What runs, once it has been set up.
@@ -149,7 +146,7 @@ fn start_closer(
     }
 }
 
-async fn serve(run: &Run) -> Result<()> {
+async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let started = SystemTime::now();
     let parts = set_up(run)?;
     // Before the first write: what the node answers itself must not be taken from it for a moment.
@@ -197,6 +194,7 @@ async fn serve(run: &Run) -> Result<()> {
         exempt,
         closed: parts.closed,
         watches,
+        settings: reloaded.warnings,
     };
     let take_sockets = |attacher: &mut Attacher| {
         sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
@@ -207,7 +205,7 @@ async fn serve(run: &Run) -> Result<()> {
     };
     info!("node {name}: following {origin}");
     tokio::select! {
-        _ = parts.sync.run(events, requests, addresses, wake) => bail!("nothing tells of objects any more"),
+        _ = parts.sync.run(events, requests, addresses, reloaded.followed, wake) => bail!("nothing tells of objects any more"),
         outcome = until => outcome,
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
@@ -220,6 +218,7 @@ async fn serve(run: &Run) -> Result<()> {
         }
         () = ended(Some(parts.flows)) => bail!("the sweep thread has ended"),
         () = ended(closing) => bail!("the thread that closes sockets has ended"),
+        () = reload.run() => bail!("nobody follows the configuration file any more"),
         () = forever(parts.log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {
             info!("{}: stopping; programs and maps stay in force", name?);
@@ -232,7 +231,7 @@ fn settings(run: &Run) -> Result<Settings> {
     Ok(Settings {
         node_name: run.node_name()?,
         node_addresses: run.node_addresses(),
-        cluster_cidrs: run.cluster_cidrs()?,
+        followed: run.followed()?,
         snat_ports: run.snat_ports()?,
         sockets: sockets::settings(run),
         first_generation: first_generation(),

@@ -1,6 +1,6 @@
 //! The `ferrule` command: subcommand to module, outcome to exit code.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use proxy_user::{agent, cli, config};
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
-    Run(Box<config::Run>),
+    Run(Box<RunOrCheck>),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
     /// Show which of the kernel's features there are, and what is used instead of the others.
@@ -24,9 +24,23 @@ enum Command {
     Cleanup(cli::cleanup::Cleanup),
 }
 
+/// Flags of `ferrule run`.
+#[derive(Debug, Args)]
+struct RunOrCheck {
+    #[command(flatten)]
+    check: cli::configuration::CheckConfig,
+    #[command(flatten)]
+    run: config::Run,
+}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Run(run) => agent::run(&run),
+    let command = config::with_environment(Cli::command());
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let outcome = match cli.command {
+        Command::Run(run) => match &run.check.check_config {
+            Some(file) => cli::configuration::run(&run.check, file, &run.run),
+            None => agent::run(&run.run),
+        },
         Command::Status(status) => cli::status::run(&status),
         Command::Check(check) => cli::check::run(&check),
         Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),
@@ -37,5 +51,15 @@ fn main() -> ExitCode {
             eprintln!("ferrule: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        config::with_environment(Cli::command()).debug_assert();
     }
 }

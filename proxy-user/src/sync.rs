@@ -13,10 +13,11 @@ mod tally;
 mod vitals;
 mod write;
 
+pub use node::Followed;
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 pub use vitals::{NodeState, Vitals};
 
-use crate::cluster::{Cidr, Cluster, Dirty, OptedOut, ServiceName, Skipped};
+use crate::cluster::{Cluster, Dirty, OptedOut, ServiceName, Skipped};
 use crate::datapath::{Datapath, Error};
 use crate::frontend::{LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::metrics::LoopMetrics;
@@ -42,8 +43,8 @@ pub struct Settings {
     pub node_name: String,
     /// Addresses of this node that take precedence over those of its object, family by family.
     pub node_addresses: Vec<IpAddr>,
-    /// Ranges that count as inside of the cluster; the first of each family.
-    pub cluster_cidrs: Vec<Cidr>,
+    /// What may change while the loop runs.
+    pub followed: Followed,
     /// Source ports for masked flows.
     pub snat_ports: RangeInclusive<u16>,
     /// What the programs at cgroups must know.
@@ -113,6 +114,7 @@ impl<D: Datapath> Sync<D> {
             node: NodeContext::of(
                 settings.node_addresses.iter().copied(),
                 LocalAddresses::new(),
+                &settings.followed.node_ports,
             ),
             settings,
             datapath,

@@ -14,6 +14,8 @@ mod clash;
 mod cleanup;
 #[path = "netns/closing.rs"]
 mod closing;
+#[path = "netns/configuration.rs"]
+mod configuration;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
 #[path = "netns/expiry.rs"]

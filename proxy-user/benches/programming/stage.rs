@@ -9,7 +9,7 @@ use proxy_user::datapath::object::{self, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::{Capacity, Datapath, Dump, Error, Grace, Op};
 use proxy_user::source::Event;
-use proxy_user::sync::{Settings, Sync};
+use proxy_user::sync::{Followed, Settings, Sync};
 use proxy_user::tables::Sockets;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -147,7 +147,7 @@ fn settings() -> Settings {
     Settings {
         node_name: "node-0".to_owned(),
         node_addresses: vec![IpAddr::V4(Ipv4Addr::new(172, 31, 0, 1))],
-        cluster_cidrs: Vec::new(),
+        followed: Followed::default(),
         snat_ports: 1024..=29_999,
         sockets: Sockets::default(),
         first_generation: 1,

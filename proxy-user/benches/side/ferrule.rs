@@ -12,7 +12,7 @@ use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::source::{Event, Object};
-use proxy_user::sync::{Settings, Sync};
+use proxy_user::sync::{Followed, Settings, Sync};
 use proxy_user::tables::Sockets;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -137,7 +137,10 @@ fn settings(node: &Node) -> Settings {
             IpAddr::V4(v4) => v4,
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         })],
-        cluster_cidrs: vec![cidr],
+        followed: Followed {
+            cluster_cidrs: vec![cidr],
+            ..Followed::default()
+        },
         snat_ports: 1024..=29_999,
         sockets: Sockets::default(),
         first_generation: 1,

@@ -87,6 +87,8 @@ pub(super) struct Server {
     pub(super) exempt: watch::Receiver<Vec<ExemptReport>>,
     pub(super) closed: watch::Receiver<ClosingReport>,
     pub(super) watches: Vec<Watch>,
+    /// What is wrong with the configuration file, or waits for a restart.
+    pub(super) settings: watch::Receiver<Vec<String>>,
 }
 
 impl Server {
@@ -137,13 +139,19 @@ impl Server {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.preparations.warnings.clone();
+        warnings.extend(self.settings.borrow().iter().cloned());
+        warnings
+    }
+
     async fn report(&self) -> Result<AgentReport> {
         Ok(AgentReport {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             snat_ports: self.preparations.snat_ports.clone().into_inner(),
             reserved_ports: self.preparations.reserved_ports.clone(),
-            warnings: self.preparations.warnings.clone(),
+            warnings: self.warnings(),
             watches: self.watches.iter().map(Watch::report).collect(),
             sync: request(&self.sync).await?,
             devices: request(&self.devices).await?,
@@ -276,6 +284,7 @@ mod tests {
             exempt: watch::channel(Vec::new()).1,
             closed: watch::channel(ClosingReport::default()).1,
             watches: Vec::new(),
+            settings: watch::channel(Vec::new()).1,
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

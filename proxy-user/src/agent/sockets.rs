@@ -52,7 +52,10 @@ pub(super) fn settings(run: &Run) -> Sockets {
     });
     let options = SocketOptions::default()
         .with(SocketOption::HostOnly, run.socket_lb == SocketLb::HostOnly)
-        .with(SocketOption::LoopbackNodePorts, run.localhost_nodeports)
+        .with(
+            SocketOption::LoopbackNodePorts,
+            run.has_localhost_nodeports(),
+        )
         .with(SocketOption::CloseTcp, run.close_tcp);
     Sockets {
         host_netns,

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod configuration;
 pub mod status;
 mod table;
 

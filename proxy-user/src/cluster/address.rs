@@ -27,6 +27,21 @@ impl Cidr {
     pub const fn prefix(&self) -> u8 {
         self.prefix
     }
+
+    /// Whether the address is in the range.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differs = match (self.address, address) {
+            (IpAddr::V4(range), IpAddr::V4(address)) => (range.to_bits() ^ address.to_bits())
+                .checked_shr(32 - u32::from(self.prefix))
+                .unwrap_or(0)
+                .into(),
+            (IpAddr::V6(range), IpAddr::V6(address)) => (range.to_bits() ^ address.to_bits())
+                .checked_shr(128 - u32::from(self.prefix))
+                .unwrap_or(0),
+            _ => u128::MAX,
+        };
+        differs == 0
+    }
 }
 
 impl FromStr for Cidr {

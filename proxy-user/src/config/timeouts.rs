@@ -1,5 +1,6 @@
 //! How long flows last.
 
+use super::go_duration;
 use crate::flows::{Timeouts, ticks};
 use clap::Args;
 use std::time::Duration;
@@ -9,23 +10,23 @@ use std::time::Duration;
 #[command(next_help_heading = "Time-outs of flows")]
 pub struct TimeoutFlags {
     /// TCP connections that are open.
-    #[arg(long, value_name = "TIME", default_value = ESTABLISHED, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = ESTABLISHED, value_parser = go_duration::parse)]
     pub conntrack_tcp_timeout_established: Duration,
     /// TCP connections that one side has closed.
-    #[arg(long, value_name = "TIME", default_value = CLOSE_WAIT, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = CLOSE_WAIT, value_parser = go_duration::parse)]
     pub conntrack_tcp_timeout_close_wait: Duration,
     /// TCP connections whose client has not answered the backend's answer.
-    #[arg(long, value_name = "TIME", default_value = HALF_OPEN, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = HALF_OPEN, value_parser = go_duration::parse)]
     pub tcp_timeout_half_open: Duration,
     /// TCP connections that both sides have closed, or one has reset; about a second when a flow table
     /// is more than 80 % full.
-    #[arg(long, value_name = "TIME", default_value = CLOSING, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = CLOSING, value_parser = go_duration::parse)]
     pub tcp_timeout_closing: Duration,
     /// UDP flows that were not answered.
-    #[arg(long, value_name = "TIME", default_value = UDP, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = UDP, value_parser = go_duration::parse)]
     pub conntrack_udp_timeout: Duration,
     /// UDP flows that were.
-    #[arg(long, value_name = "TIME", default_value = UDP_STREAM, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = UDP_STREAM, value_parser = go_duration::parse)]
     pub conntrack_udp_timeout_stream: Duration,
 }
 
@@ -52,7 +53,7 @@ impl TimeoutFlags {
 
 fn or_default(time: Duration, default: &str) -> u32 {
     if time.is_zero() {
-        ticks(humantime::parse_duration(default).unwrap_or(time))
+        ticks(go_duration::parse(default).unwrap_or(time))
     } else {
         ticks(time)
     }

@@ -1,9 +1,11 @@
 //! What may be dialled, and which backends answer.
 
 mod locality;
+mod node_ports;
 
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName};
 pub use locality::{LocalGaps, local_gaps};
+pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 
 use crate::cluster::{Endpoint, PortView, ServiceView};
 use std::collections::BTreeMap;
@@ -27,11 +29,12 @@ pub struct NodeContext {
 pub type LocalAddresses = BTreeMap<IpAddr, String>;
 
 impl NodeContext {
-    /// From the node's addresses, the preferred ones first; the first of each family is its
-    /// primary address, and the one on which NodePorts are served.
+    /// From the node's addresses, the preferred ones first (the first of each family is its primary address),
+    /// those of its devices, and which of these serve NodePorts.
     pub fn of(
         addresses: impl IntoIterator<Item = IpAddr>,
         local_addresses: LocalAddresses,
+        node_ports: &NodePortAddresses,
     ) -> Self {
         let mut node = Self {
             local_addresses,
@@ -43,11 +46,9 @@ impl NodeContext {
                 IpAddr::V6(v6) => node.primary_v6 = node.primary_v6.or(Some(v6)),
             }
         }
-        let v4 = node.primary_v4.map(IpAddr::V4);
-        node.node_port_addresses = v4
-            .into_iter()
-            .chain(node.primary_v6.map(IpAddr::V6))
-            .collect();
+        let v4 = node.primary_v4.map(IpAddr::V4).into_iter();
+        let primary: Vec<IpAddr> = v4.chain(node.primary_v6.map(IpAddr::V6)).collect();
+        node.node_port_addresses = node_ports.of_node(&primary, &node.local_addresses);
         node
     }
 }

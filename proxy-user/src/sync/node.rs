@@ -1,9 +1,9 @@
 //! The node itself: its addresses, its pods, and the row that tells the programs of them.
 
 use super::Sync;
-use crate::cluster::OptedOut;
+use crate::cluster::{Cidr, OptedOut};
 use crate::datapath::Datapath;
-use crate::frontend::{LocalAddresses, NodeContext};
+use crate::frontend::{LocalAddresses, NodeContext, NodePortAddresses};
 use crate::tables::node_config;
 use proxy_common::NodeConfig;
 use std::net::IpAddr;
@@ -11,10 +11,20 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::warn;
 
+/// Settings that may change while the loop runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Ranges that count as inside of the cluster; the first of each family.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// On which of the node's addresses NodePorts are served.
+    pub node_ports: NodePortAddresses,
+}
+
 impl<D: Datapath> Sync<D> {
     /// Takes in the addresses of the node's devices, all of them.
     pub fn set_local_addresses(&mut self, addresses: LocalAddresses) {
-        let before = std::mem::replace(&mut self.node.local_addresses, addresses);
+        let before = self.node.local_addresses.clone();
+        self.renew_node(addresses);
         if self.synced {
             let now = &self.node.local_addresses;
             let has_changed = |ip: &IpAddr| before.get(ip) != now.get(ip);
@@ -24,17 +34,35 @@ impl<D: Datapath> Sync<D> {
         self.work();
     }
 
+    /// Takes in other settings.
+    pub fn set_followed(&mut self, followed: Followed) {
+        self.settings.followed = followed;
+        self.renew_node(self.node.local_addresses.clone());
+        self.work();
+    }
+
     /// The node's object has changed.
     pub(super) fn node_changed(&mut self) {
         let view = self.cluster.node();
         for skipped in view.iter().flat_map(|view| &view.skipped) {
             warn!("{skipped}");
         }
-        let own = view.iter().flat_map(|view| &view.addresses);
+        self.renew_node(self.node.local_addresses.clone());
+    }
+
+    /// Puts together what is known of the node. Addresses of devices matter to all Services only if they serve
+    /// NodePorts.
+    fn renew_node(&mut self, local_addresses: LocalAddresses) {
+        let own = self.cluster.node().into_iter();
+        let own = own.flat_map(|view| &view.addresses);
         let addresses = self.settings.node_addresses.iter().chain(own).copied();
-        let node = NodeContext::of(addresses, self.node.local_addresses.clone());
-        if self.node != node {
-            self.node = node;
+        let node_ports = &self.settings.followed.node_ports;
+        let node = NodeContext::of(addresses, local_addresses, node_ports);
+        let before = std::mem::replace(&mut self.node, node);
+        let is_same = before.primary_v4 == self.node.primary_v4
+            && before.primary_v6 == self.node.primary_v6
+            && before.node_port_addresses == self.node.node_port_addresses;
+        if !is_same {
             self.mark_all();
         }
     }
@@ -71,7 +99,7 @@ impl<D: Datapath> Sync<D> {
         let settings = &self.settings;
         node_config(
             &self.node,
-            &settings.cluster_cidrs,
+            &settings.followed.cluster_cidrs,
             &settings.snat_ports,
             settings.sockets,
         )

@@ -1,6 +1,6 @@
 //! The loop itself: which of events, requests, retries and grace periods comes next.
 
-use super::{ReportRequest, Sync};
+use super::{Followed, ReportRequest, Sync};
 use crate::datapath::{Datapath, Grace};
 use crate::frontend::LocalAddresses;
 use crate::source::Event;
@@ -15,13 +15,14 @@ const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 impl<D: Datapath> Sync<D> {
-    /// Runs until `events` is closed, following the addresses of the node's devices, and tells `gone` when
+    /// Runs until `events` is closed, following the addresses of the node's devices and settings, and tells `gone` when
     /// backends have gone; returns the maps as they are then.
     pub async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<Event>>,
         mut requests: mpsc::Receiver<ReportRequest>,
         mut addresses: watch::Receiver<LocalAddresses>,
+        mut followed: watch::Receiver<Followed>,
         gone: impl Fn(),
     ) -> D {
         let known = addresses.borrow_and_update().clone();
@@ -48,6 +49,10 @@ impl<D: Datapath> Sync<D> {
                 Ok(()) = addresses.changed() => {
                     let now = addresses.borrow_and_update().clone();
                     self.set_local_addresses(now);
+                }
+                Ok(()) = followed.changed() => {
+                    let now = followed.borrow_and_update().clone();
+                    self.set_followed(now);
                 }
                 () = backoff.elapsed() => {
                     self.retry();

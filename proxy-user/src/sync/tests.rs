@@ -19,7 +19,7 @@ fn settings() -> Settings {
     Settings {
         node_name: "node-a".to_owned(),
         node_addresses: vec!["192.168.0.9".parse().unwrap()],
-        cluster_cidrs: Vec::new(),
+        followed: Followed::default(),
         snat_ports: 40000..=49999,
         sockets: Sockets::default(),
         first_generation: 1,
@@ -155,7 +155,8 @@ async fn the_loop_retries_answers_and_ends() {
     let (events, receiver) = mpsc::channel(4);
     let (requests, asked) = mpsc::channel(4);
     let (_addresses, local) = watch::channel(LocalAddresses::new());
-    let running = tokio::spawn(sync(maps).run(receiver, asked, local, || {}));
+    let (_settings, followed) = watch::channel(Followed::default());
+    let running = tokio::spawn(sync(maps).run(receiver, asked, local, followed, || {}));
     let mut first = service(TWO);
     first.push(Event::Synced);
     events.send(first).await.unwrap();

@@ -3,7 +3,7 @@
 
 use proxy_user::datapath::{Capacity, Datapath};
 use proxy_user::source::{Event, Kind, Object, ObjectKey, manifests};
-use proxy_user::sync::{Settings, Sync};
+use proxy_user::sync::{Followed, Settings, Sync};
 use proxy_user::tables::Sockets;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -207,7 +207,7 @@ impl<'a, D: Datapath> Run<'a, D> {
         let settings = Settings {
             node_name: "node-a".to_owned(),
             node_addresses: Vec::new(),
-            cluster_cidrs: Vec::new(),
+            followed: Followed::default(),
             snat_ports: 40000..=49999,
             sockets: Sockets::default(),
             first_generation: 1000,
