@@ -4,6 +4,7 @@ mod preparations;
 mod report;
 mod sockets;
 
+pub use preparations::Preparations;
 pub use report::{AgentReport, ask, stop};
 pub use sockets::SocketReport;
 
@@ -22,7 +23,6 @@ use crate::source::manifests::Manifests;
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
-use preparations::Preparations;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::IsTerminal as _;
@@ -279,7 +279,11 @@ async fn forever(log: Option<Log>) {
     }
 }
 
-async fn told_to_stop() -> Result<&'static str> {
+/// Waits for SIGTERM or SIGINT, and says which.
+///
+/// # Errors
+/// Signals can't be waited for.
+pub async fn told_to_stop() -> Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

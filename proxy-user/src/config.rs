@@ -171,7 +171,7 @@ impl Run {
     pub fn snat_ports(&self) -> Result<RangeInclusive<u16>> {
         match &self.snat_ports {
             Some(range) => Ok(range.clone()),
-            None => Ok(widest_gap(&[ephemeral_ports()?, NODE_PORTS])),
+            None => default_snat_ports(),
         }
     }
 
@@ -210,6 +210,14 @@ impl Run {
 pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 /// Ports below need privileges, and a peer may take them for a service's own.
 const FIRST_PORT: u16 = 1024;
+
+/// Source ports of masked flows where nobody says otherwise.
+///
+/// # Errors
+/// The node's ephemeral range can't be read.
+pub fn default_snat_ports() -> Result<RangeInclusive<u16>> {
+    Ok(widest_gap(&[ephemeral_ports()?, NODE_PORTS]))
+}
 
 fn ephemeral_ports() -> Result<RangeInclusive<u16>> {
     let path = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -264,7 +272,11 @@ fn overlaps(snat_ports: &RangeInclusive<u16>, ephemeral: &RangeInclusive<u16>) -
         .collect()
 }
 
-fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+/// Reads MIN-MAX.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (min, max) = text.split_once('-').ok_or("not of the form MIN-MAX")?;
     let port = |text: &str| match text.trim().parse() {
         Ok(0) | Err(_) => Err(format!("'{text}' is not a port")),

@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
     Run(Box<config::Run>),
+    /// Prepare the node for an agent with few privileges: mounts and settings of the kernel.
+    Init(cli::init::Init),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
     /// Show which of the kernel's features there are, and what is used instead of the others.
@@ -27,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => agent::run(&run),
+        Command::Init(init) => cli::init::run(&init),
         Command::Status(status) => cli::status::run(&status),
         Command::Check(check) => cli::check::run(&check),
         Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),

@@ -7,16 +7,21 @@ use std::ops::RangeInclusive;
 use tracing::warn;
 
 /// What has come of it.
-pub(super) struct Preparations {
-    pub(super) snat_ports: RangeInclusive<u16>,
+pub struct Preparations {
+    /// Source ports of masked flows.
+    pub snat_ports: RangeInclusive<u16>,
     /// Ports that no socket gets unless it asks for them; `None`: that could not be set.
-    pub(super) reserved_ports: Option<String>,
-    pub(super) warnings: Vec<String>,
+    pub reserved_ports: Option<String>,
+    /// What the operator should put right.
+    pub warnings: Vec<String>,
 }
 
 impl Preparations {
     /// Sets what can be set and warns of the rest: without it the agent does what it can.
-    pub(super) fn make(snat_ports: &RangeInclusive<u16>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The node's ephemeral range can't be read.
+    pub fn make(snat_ports: &RangeInclusive<u16>) -> Result<Self> {
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();

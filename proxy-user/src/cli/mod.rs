@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod init;
 pub mod status;
 mod table;
 

@@ -3,6 +3,7 @@
 mod array;
 pub mod attach;
 pub mod bpf;
+pub mod bpffs;
 pub mod cgroup;
 pub mod closing;
 pub mod cost;

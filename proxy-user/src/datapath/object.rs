@@ -3,17 +3,17 @@
 mod functions;
 
 use crate::datapath::bpf::Row;
+use crate::datapath::bpffs;
 use crate::datapath::features::{Feature, Features};
 use crate::datapath::filter::FILTERS;
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Array, MapData, MapError, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use proxy_common::{ABI_VERSION, NodeConfig};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -70,18 +70,10 @@ pub fn load(options: &Options) -> Result<Loaded> {
     })
 }
 
-/// Makes the folder of pins, on bpffs and nowhere else: elsewhere nothing can be pinned, and the
-/// kernel's words for that say nothing.
+/// Makes the folder of pins, on bpffs and nowhere else.
 fn prepare(pins: &Pins) -> Result<()> {
     let root = pins.root();
-    let mount = root.parent().unwrap_or(root);
-    let kind = statfs(mount).with_context(|| format!("can't use {}", mount.display()))?;
-    if kind.filesystem_type() != BPF_FS_MAGIC {
-        bail!(
-            "{path} is not bpffs: mount it (mount -t bpf bpf {path}), or name another by --bpffs",
-            path = mount.display()
-        );
-    }
+    bpffs::require(root.parent().unwrap_or(root))?;
     pins.create()
         .with_context(|| format!("can't make {}", root.display()))
 }
