@@ -95,6 +95,7 @@ impl Ring {
             Need::Tools => matches!(self, Self::Netns | Self::Kernels),
             Need::Applications => self == Self::Netns,
             Need::Guests => self == Self::Kernels,
+            Need::Images => false,
         }
     }
 }
