@@ -82,7 +82,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     features.require()?;
     let method = run.attach.method(&features);
     let settings = settings(run)?;
-    let preparations = Preparations::make(&settings.snat_ports)?;
+    let preparations = Preparations::make(&settings.snat_ports, &run.place.bpffs)?;
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),

@@ -1,9 +1,11 @@
 //! What the agent asks of the node before it starts: ports of its own, and packets from the node to itself.
 
 use crate::config::{NODE_PORTS, Run};
+use crate::datapath::others;
 use crate::datapath::sysctl::{Setting, accept_local, reserve};
 use anyhow::Result;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use tracing::warn;
 
 /// What has come of it.
@@ -21,7 +23,7 @@ impl Preparations {
     ///
     /// # Errors
     /// The node's ephemeral range can't be read.
-    pub fn make(snat_ports: &RangeInclusive<u16>) -> Result<Self> {
+    pub fn make(snat_ports: &RangeInclusive<u16>, bpffs: &Path) -> Result<Self> {
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();
@@ -30,6 +32,7 @@ impl Preparations {
                 .into_iter()
                 .filter_map(Setting::warning),
         );
+        warnings.extend(others::warnings(bpffs));
         for warning in &warnings {
             warn!("{warning}");
         }

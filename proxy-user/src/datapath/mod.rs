@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod leftovers;
 mod netns;
 pub mod object;
+pub mod others;
 pub mod pins;
 pub mod readings;
 mod rows;
