@@ -14,6 +14,8 @@ mod clash;
 mod cleanup;
 #[path = "netns/closing.rs"]
 mod closing;
+#[path = "netns/contained.rs"]
+mod contained;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
 #[path = "netns/expiry.rs"]
@@ -48,6 +50,8 @@ mod odd_callers;
 mod opting_out;
 #[path = "netns/order.rs"]
 mod order;
+#[path = "netns/others.rs"]
+mod others;
 #[path = "netns/policy.rs"]
 mod policy;
 #[path = "netns/ports.rs"]
