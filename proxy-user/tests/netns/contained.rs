@@ -177,7 +177,7 @@ fn without_a_root_of_cgroups_packets_are_translated_instead() {
 done < /proc/self/mountinfo";
     let script = pod(&stage, &format!("{hide}\n{WITHOUT_CGROUP}"), "\"$@\"");
     let mut agent = stage.cluster.node(1).start_agent(&script, &[]).unwrap();
-    agent.wait_synced(START).unwrap();
+    if let Err(_) = agent.wait_synced(std::time::Duration::from_secs(8)) { panic!("DBG {}", serde_json::to_string(&agent.status().unwrap()["agent"]).unwrap()); }
     let status = agent.status().unwrap();
     let problem = status["agent"]["sockets"]["problem"].to_string();
     assert!(problem.contains("cgroup"), "{problem}");

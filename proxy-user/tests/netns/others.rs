@@ -40,7 +40,7 @@ fn what_kube_proxy_has_left_behind_is_found_and_reported() {
     plant(
         &stage,
         "ip",
-        &["link", "add", "kube-ipvs0", "type", "dummy"],
+        &["link", "add", "kube-ipvs0", "type", "bridge"],
     );
     let wanted = "kube-proxy has left behind table ip nat, table ip6 kube-proxy, device kube-ipvs0; remove it by \
                   kube-proxy --cleanup, or restart the node";
@@ -103,7 +103,7 @@ fn other_service_proxies_in_ebpf_are_found_by_devices_and_maps() {
     plant(
         &stage,
         "ip",
-        &["link", "add", "cilium_host", "type", "dummy"],
+        &["link", "add", "cilium_host", "type", "bridge"],
     );
     let maps = stage.cluster.node(1).paths().bpffs.join("tc/globals");
     std::fs::create_dir_all(&maps).unwrap();
