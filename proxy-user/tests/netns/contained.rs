@@ -160,14 +160,6 @@ fn a_bpffs_that_is_missing_or_read_only_is_named() {
     assert!(said.contains(&format!("{bpffs} is not bpffs")), "{said}");
 }
 
-/// What the stage names for the node's cgroup comes last; the pod has to find it.
-const WITHOUT_CGROUP: &str = "left=$#
-for flag do
-    shift
-    left=$((left - 1))
-    [ $left -lt 2 ] || set -- \"$@\" \"$flag\"
-done";
-
 #[test]
 fn without_a_root_of_cgroups_packets_are_translated_instead() {
     let mut stage = Stage::new(&[]);
@@ -175,9 +167,14 @@ fn without_a_root_of_cgroups_packets_are_translated_instead() {
     let hide = "while read -r _ _ _ _ point rest; do
     case \"$rest\" in *' - cgroup2 '*) mount -t tmpfs none \"$point\" ;; esac
 done < /proc/self/mountinfo";
-    let script = pod(&stage, &format!("{hide}\n{WITHOUT_CGROUP}"), "\"$@\"");
+    let script = pod(&stage, hide, "\"$@\"");
     let mut agent = stage.cluster.node(1).start_agent(&script, &[]).unwrap();
-    if let Err(_) = agent.wait_synced(std::time::Duration::from_secs(8)) { panic!("DBG {}", serde_json::to_string(&agent.status().unwrap()["agent"]).unwrap()); }
+    if let Err(_) = agent.wait_synced(std::time::Duration::from_secs(8)) {
+        panic!(
+            "DBG {}",
+            serde_json::to_string(&agent.status().unwrap()["agent"]).unwrap()
+        );
+    }
     let status = agent.status().unwrap();
     let problem = status["agent"]["sockets"]["problem"].to_string();
     assert!(problem.contains("cgroup"), "{problem}");
