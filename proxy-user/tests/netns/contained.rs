@@ -169,12 +169,7 @@ fn without_a_root_of_cgroups_packets_are_translated_instead() {
 done < /proc/self/mountinfo";
     let script = pod(&stage, hide, "\"$@\"");
     let mut agent = stage.cluster.node(1).start_agent(&script, &[]).unwrap();
-    if let Err(_) = agent.wait_synced(std::time::Duration::from_secs(8)) {
-        panic!(
-            "DBG {}",
-            serde_json::to_string(&agent.status().unwrap()["agent"]).unwrap()
-        );
-    }
+    agent.wait_synced(START).unwrap();
     let status = agent.status().unwrap();
     let problem = status["agent"]["sockets"]["problem"].to_string();
     assert!(problem.contains("cgroup"), "{problem}");
