@@ -19,6 +19,21 @@ fn run(root: &Path, entry: &str, arguments: &[&str]) -> (bool, String) {
     )
 }
 
+/// As [`run`], with the file systems of the kernel that a container has.
+fn run_in_pod(root: &Path, command: &str) -> String {
+    let root = root.display();
+    let script = format!(
+        "set -e; cd {root}; mkdir proc sys
+        mount -t proc proc proc; mount --rbind /sys sys; chroot . {command}"
+    );
+    let said = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .output()
+        .expect("unshare starts");
+    let text = [said.stdout, said.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 #[test]
 fn the_image_holds_one_program_that_needs_nothing_else() {
     let arch = if cfg!(target_arch = "aarch64") {
@@ -42,6 +57,8 @@ fn the_image_holds_one_program_that_needs_nothing_else() {
     // There is neither /proc nor /sys: it says what it misses.
     let (is_well, said) = run(&root, "/ferrule", &["check"]);
     assert!(!is_well && said.starts_with("ferrule: "), "{said}");
+    let said = run_in_pod(&root, "/ferrule check");
+    assert!(said.contains("Ferrule runs here"), "{said}");
     let (is_well, said) = run(&root, "/ferrule", &["init", "--bpffs", "/ferrule"]);
     assert!(!is_well && said.contains("making /ferrule"), "{said}");
     std::fs::remove_dir_all(&root).expect("the folder is removed");
