@@ -9,6 +9,7 @@ mod report;
 mod sockets;
 mod watched;
 
+pub use preparations::Preparations;
 pub use report::{AgentReport, ask, stop};
 pub use sockets::SocketReport;
 
@@ -28,7 +29,6 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use listeners::Listeners;
 use objects::{Following, follow};
-use preparations::Preparations;
 use reload::{Reload, Reloaded};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -87,7 +87,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     features.require()?;
     let method = run.attach.method(&features);
     let settings = settings(run)?;
-    let preparations = Preparations::make(&settings.snat_ports)?;
+    let preparations = Preparations::make(&settings.snat_ports, &run.place.bpffs)?;
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),
@@ -305,7 +305,11 @@ async fn forever(log: Option<Log>) {
     }
 }
 
-async fn told_to_stop() -> Result<&'static str> {
+/// Waits for SIGTERM or SIGINT, and says which.
+///
+/// # Errors
+/// Signals can't be waited for.
+pub async fn told_to_stop() -> Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

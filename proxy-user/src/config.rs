@@ -20,7 +20,7 @@ pub use given::Given;
 pub use kube_proxy::{KubeProxyFlags, ProxyMode};
 pub use listen::{Listen, ListenFlags};
 pub use load::Loaded;
-pub use ports::NODE_PORTS;
+pub use ports::{NODE_PORTS, default_snat_ports, port_range};
 pub use source::{ApiServer, SourceFlags};
 pub use timeouts::TimeoutFlags;
 
@@ -32,7 +32,7 @@ use crate::datapath::object::Sizes;
 use crate::sync::Followed;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use ports::{ephemeral_ports, overlaps, port_range, widest_gap};
+use ports::{ephemeral_ports, overlaps};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -256,7 +256,7 @@ impl Run {
     pub fn snat_ports(&self) -> Result<RangeInclusive<u16>> {
         match &self.snat_ports {
             Some(range) => Ok(range.clone()),
-            None => Ok(widest_gap(&[ephemeral_ports()?, NODE_PORTS])),
+            None => default_snat_ports(),
         }
     }
 

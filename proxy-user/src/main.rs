@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
     Run(Box<RunOrCheck>),
+    /// Prepare the node for an agent with few privileges: mounts and settings of the kernel.
+    Init(cli::init::Init),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
     /// Show which of the kernel's features there are, and what is used instead of the others.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             Some(file) => cli::configuration::run(&run.check, file, &run.run),
             None => agent::run(&run.run),
         },
+        Command::Init(init) => cli::init::run(&init),
         Command::Status(status) => cli::status::run(&status),
         Command::Check(check) => cli::check::run(&check),
         Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),

@@ -16,6 +16,8 @@ mod cleanup;
 mod closing;
 #[path = "netns/configuration.rs"]
 mod configuration;
+#[path = "netns/contained.rs"]
+mod contained;
 #[path = "netns/everywhere.rs"]
 mod everywhere;
 #[path = "netns/expiry.rs"]
@@ -52,6 +54,8 @@ mod odd_callers;
 mod opting_out;
 #[path = "netns/order.rs"]
 mod order;
+#[path = "netns/others.rs"]
+mod others;
 #[path = "netns/policy.rs"]
 mod policy;
 #[path = "netns/ports.rs"]

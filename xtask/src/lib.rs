@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod image;
 pub mod process;
 pub mod progress;
 pub mod setup;

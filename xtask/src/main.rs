@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xtask::{api, bench, demo, setup, test, tidy, vm};
+use xtask::{api, bench, demo, image, setup, test, tidy, vm};
 
 /// Ferrule's development commands.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure packets or the agent.
     Bench(bench::Options),
+    /// Build the image for containers.
+    Image(image::Options),
     /// Check the rules of the repository.
     Tidy(tidy::Options),
     /// Run the tests on other kernels, in virtual machines.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Image(options) => image::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Tidy(options) => tidy::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options),
         Task::Guest(options) => vm::guest::run(&options).map(|()| ExitCode::SUCCESS),

@@ -22,7 +22,8 @@ pub fn root() -> Result<PathBuf> {
 }
 
 /// Cargo, at the top of the repository, with the folder where `cargo install` puts programs on the
-/// search path: a fresh shell often lacks it.
+/// search path: a fresh shell often lacks it. What the cargo that runs us says of our own package is not meant for
+/// this one: build scripts that look at it would run again, and all that is built on them.
 ///
 /// # Errors
 /// As [`root`].
@@ -32,6 +33,13 @@ pub fn cargo(args: &[&str]) -> Result<Command> {
         .args(args)
         .current_dir(root()?)
         .env("PATH", search_path());
+    let is_ours = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| is_ours(name)) {
+        cargo.env_remove(name);
+    }
     Ok(cargo)
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Load {
     /// Of the ordinary Services.
     members: Vec<Member>,
     many: Member,
+    /// How many endpoints it has.
+    many_endpoints: u32,
     /// Number of the next endpoint that nobody has yet.
     next: u32,
     /// How often endpoints were changed.
@@ -42,7 +44,8 @@ impl Load {
         let server = ApiServer::start(listener, options)?;
         let members: Vec<Member> = population.members().collect();
         let all = population.all_endpoints();
-        let many = Member::new(population.services, all, many);
+        let many_endpoints = many;
+        let many = Member::new(population.services, all, many_endpoints);
         let objects = members.iter().chain([&many]).flat_map(Member::events);
         server.apply_all(objects.map(value).collect::<Result<Vec<_>>>()?)?;
         let kubeconfig = cluster.folder().join("kubeconfig");
@@ -52,8 +55,9 @@ impl Load {
             kubeconfig,
             population,
             members,
-            next: all + many.len(),
+            next: all + many_endpoints,
             many,
+            many_endpoints,
             turn: 0,
         })
     }
@@ -79,7 +83,7 @@ impl Load {
         self.turn += 1;
         self.next += 1;
         if self.turn.is_multiple_of(2) {
-            let index = self.turn / 2 % self.many.len();
+            let index = self.turn / 2 % self.many_endpoints;
             return self.many.replace(index, self.next);
         }
         // A prime: neighbours are far from each other.

@@ -76,11 +76,6 @@ impl Member {
         Event::Apply(self.slice(slice, endpoints.unwrap_or_default()))
     }
 
-    /// How many endpoints it has.
-    pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)
-    }
-
     fn name(&self) -> String {
         format!("svc-{}", self.number)
     }

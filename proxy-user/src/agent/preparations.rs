@@ -1,22 +1,29 @@
 //! What the agent asks of the node before it starts: ports of its own, and packets from the node to itself.
 
 use crate::config::{NODE_PORTS, Run};
+use crate::datapath::others;
 use crate::datapath::sysctl::{Setting, accept_local, reserve};
 use anyhow::Result;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use tracing::warn;
 
 /// What has come of it.
-pub(super) struct Preparations {
-    pub(super) snat_ports: RangeInclusive<u16>,
+pub struct Preparations {
+    /// Source ports of masked flows.
+    pub snat_ports: RangeInclusive<u16>,
     /// Ports that no socket gets unless it asks for them; `None`: that could not be set.
-    pub(super) reserved_ports: Option<String>,
-    pub(super) warnings: Vec<String>,
+    pub reserved_ports: Option<String>,
+    /// What the operator should put right.
+    pub warnings: Vec<String>,
 }
 
 impl Preparations {
     /// Sets what can be set and warns of the rest: without it the agent does what it can.
-    pub(super) fn make(snat_ports: &RangeInclusive<u16>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The node's ephemeral range can't be read.
+    pub fn make(snat_ports: &RangeInclusive<u16>, bpffs: &Path) -> Result<Self> {
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();
@@ -25,6 +32,7 @@ impl Preparations {
                 .into_iter()
                 .filter_map(Setting::warning),
         );
+        warnings.extend(others::warnings(bpffs));
         for warning in &warnings {
             warn!("{warning}");
         }

@@ -7,6 +7,7 @@ use crate::datapath::cgroup::mounted_root;
 use crate::datapath::cost::{Cost, costs};
 use crate::datapath::features::{Feature, Features, Without, add_hint};
 use crate::datapath::firewall::{Forwarding, Obstacle, Refusal, forwarding};
+use crate::datapath::others::warnings;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -20,11 +21,15 @@ use std::path::PathBuf;
 
 Every feature is tried, not read from a version number, and the programs are loaded and dropped
 again. The command fails on a kernel that lacks something without which Ferrule can't run. Firewalls
-of this network namespace that drop forwarded packets are named; they are no failure.")]
+of this network namespace that drop forwarded packets are named, and so are kube-proxy, what it has left
+behind, and other service proxies; they are no failure.")]
 pub struct Check {
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
+    /// Mount of bpffs, where other service proxies pin their maps, too.
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
 }
 
 /// What is printed as JSON.
@@ -40,6 +45,8 @@ struct Whole {
     programs: Vec<Cost>,
     /// Where the programs of sockets belong; a warning, no failure.
     sockets: Sockets,
+    /// Who else serves Services here, or has left rules behind; warnings, no failure.
+    others: Vec<String>,
     /// What firewalls do to packets that this node forwards; a warning, no failure.
     forwarding: Forwarding,
 }
@@ -82,6 +89,7 @@ pub fn run(check: &Check) -> Result<()> {
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
         programs,
         sockets: sockets()?,
+        others: warnings(&check.bpffs),
         forwarding: forwarding(),
     };
     let text = match check.output {
@@ -129,7 +137,11 @@ fn render(whole: &Whole) -> String {
     let programs = render_programs(&whole.programs);
     let sockets = render_sockets(&whole.sockets);
     let forwarding = render_forwarding(&whole.forwarding);
-    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}{sockets}{forwarding}")
+    let others = whole.others.iter();
+    let others: String = others
+        .map(|warning| format!("\nWarning: {warning}\n"))
+        .collect();
+    format!("Linux {kernel}: {verdict}.\n\n{features}{programs}{sockets}{others}{forwarding}")
 }
 
 fn render_sockets(sockets: &Sockets) -> String {

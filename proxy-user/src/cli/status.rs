@@ -21,11 +21,18 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   ferrule status
-  ferrule status -o json | jq .readings.drops")]
+  ferrule status -o json | jq .readings.drops
+  ferrule status --synced
+
+The last one is for readiness probes and scripts: it says whether all has been written and attached, and
+fails if not.")]
 pub struct Status {
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Output,
+    /// Only say whether the agent is in sync; fail if it is not, or if none runs.
+    #[arg(long, conflicts_with = "output")]
+    pub synced: bool,
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub place: Place,
@@ -58,6 +65,9 @@ struct Whole {
 pub fn run(status: &Status) -> Result<()> {
     let pins = Pins::new(&status.place.bpffs);
     let agent = ask(&status.place.run_dir)?;
+    if status.synced {
+        return require_synced(agent.as_ref());
+    }
     let readings = read(&pins)?;
     if agent.is_none() && readings.is_none() {
         bail!(
@@ -78,6 +88,17 @@ pub fn run(status: &Status) -> Result<()> {
     };
     say(&text);
     Ok(())
+}
+
+fn require_synced(agent: Option<&AgentReport>) -> Result<()> {
+    match agent {
+        Some(agent) if agent.is_synced() => {
+            say("synced\n");
+            Ok(())
+        }
+        Some(_) => bail!("at work: not everything is written or attached"),
+        None => bail!("no agent is running"),
+    }
 }
 
 fn render(whole: &Whole) -> Result<String, std::fmt::Error> {

@@ -8,6 +8,14 @@ pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 /// Ports below need privileges, and a peer may take them for a service's own.
 const FIRST_PORT: u16 = 1024;
 
+/// Source ports of masked flows where nobody says otherwise.
+///
+/// # Errors
+/// The node's ephemeral range can't be read.
+pub fn default_snat_ports() -> Result<RangeInclusive<u16>> {
+    Ok(widest_gap(&[ephemeral_ports()?, NODE_PORTS]))
+}
+
 pub(super) fn ephemeral_ports() -> Result<RangeInclusive<u16>> {
     let path = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
@@ -19,7 +27,7 @@ pub(super) fn ephemeral_ports() -> Result<RangeInclusive<u16>> {
 }
 
 /// The widest range of ports from 1024 on that avoids these; all of it if they leave nothing.
-pub(super) fn widest_gap(taken: &[RangeInclusive<u16>]) -> RangeInclusive<u16> {
+fn widest_gap(taken: &[RangeInclusive<u16>]) -> RangeInclusive<u16> {
     let mut taken = taken.to_vec();
     taken.sort_by_key(|range| *range.start());
     let mut best: Option<RangeInclusive<u16>> = None;
@@ -64,7 +72,11 @@ pub(super) fn overlaps(
         .collect()
 }
 
-pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+/// Reads MIN-MAX.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (min, max) = text.split_once('-').ok_or("not of the form MIN-MAX")?;
     let port = |text: &str| match text.trim().parse() {
         Ok(0) | Err(_) => Err(format!("'{text}' is not a port")),

@@ -5,10 +5,10 @@
 
 mod nftables;
 
-pub use nftables::{Chain, Family};
+pub use nftables::{Chain, Family, Name};
 
 use anyhow::{Context as _, Result};
-use nftables::{Reply, chains, last_rule_refuses};
+use nftables::{Reply, chains, last_rule_refuses, names};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 use serde::Serialize;
@@ -57,6 +57,15 @@ pub fn forwarding() -> Forwarding {
         .unread
         .extend(["ip", "ip6"].into_iter().filter_map(legacy));
     found
+}
+
+/// The names of all chains of nftables, also of those that no hook leads to.
+///
+/// # Errors
+/// They can't be listed.
+pub fn named_chains() -> Result<Vec<Name>> {
+    let datagrams = ask(&nftables::ask_chains()).context("listing chains")?;
+    Ok(datagrams.iter().flat_map(|it| names(it)).collect())
 }
 
 fn obstacles() -> Result<Vec<Obstacle>> {

@@ -3,6 +3,7 @@
 mod array;
 pub mod attach;
 pub mod bpf;
+pub mod bpffs;
 pub mod cgroup;
 pub mod closing;
 pub mod cost;
@@ -17,6 +18,7 @@ pub mod kernel;
 pub mod leftovers;
 mod netns;
 pub mod object;
+pub mod others;
 pub mod pins;
 pub mod readings;
 mod rows;

@@ -3,20 +3,21 @@
 mod functions;
 
 use crate::datapath::bpf::Row;
+use crate::datapath::bpffs;
 use crate::datapath::features::{Feature, Features};
 use crate::datapath::hook::{Framing, Hook};
 use crate::datapath::kernel::Kernel;
 use crate::datapath::pins::{PINNED_MAPS, Pins};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Array, MapData, MapError, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use proxy_common::{ABI_VERSION, NodeConfig};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// The programs and the definitions of the maps.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bpf"));
@@ -83,6 +84,7 @@ pub struct Loaded {
 /// What the kernel refused, with the verifier's words if it was a program.
 pub fn load(options: &Options) -> Result<Loaded> {
     prepare(&options.pins)?;
+    lift_memory_limit();
     let adopted = discard_misfits(options)?;
     let mut programs = load_object(options)?;
     for hook in Hook::ALL {
@@ -97,20 +99,21 @@ pub fn load(options: &Options) -> Result<Loaded> {
     })
 }
 
-/// Makes the folder of pins, on bpffs and nowhere else: elsewhere nothing can be pinned, and the
-/// kernel's words for that say nothing.
+/// Makes the folder of pins, on bpffs and nowhere else.
 fn prepare(pins: &Pins) -> Result<()> {
     let root = pins.root();
-    let mount = root.parent().unwrap_or(root);
-    let kind = statfs(mount).with_context(|| format!("can't use {}", mount.display()))?;
-    if kind.filesystem_type() != BPF_FS_MAGIC {
-        bail!(
-            "{path} is not bpffs: mount it (mount -t bpf bpf {path}), or name another by --bpffs",
-            path = mount.display()
-        );
-    }
+    bpffs::require(root.parent().unwrap_or(root))?;
     pins.create()
         .with_context(|| format!("can't make {}", root.display()))
+}
+
+/// Kernels before 5.11 charge maps to the limit on locked memory, and containers have a low one. Newer ones don't
+/// care, so not to be allowed is no error.
+fn lift_memory_limit() {
+    let outcome = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    if let Err(error) = outcome {
+        debug!("the limit on locked memory stays: {error}");
+    }
 }
 
 /// The program of a hook of devices with this framing, loaded when it is first asked for.

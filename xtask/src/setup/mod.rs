@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 pub use compiler::Toolchain;
-pub use packages::find;
+pub use packages::{find, install};
 
 /// Flags of `cargo xtask setup`.
 #[derive(Debug, Args)]
@@ -37,6 +37,8 @@ pub enum Need {
     Applications,
     /// QEMU, and what unpacks kernels.
     Guests,
+    /// What builds images for containers.
+    Images,
 }
 
 /// A need that this machine does not meet, and why.
@@ -128,6 +130,25 @@ pub fn ready_to_compare() -> Result<()> {
 #[must_use]
 pub fn prepare_guests() -> Option<Lack> {
     take(Need::Guests, packages::guests)
+}
+
+/// What builds the static program; returns what is missing of it.
+#[must_use]
+pub fn prepare_static() -> Vec<Lack> {
+    let steps: [(Need, Step); 2] = [
+        (Need::Compiler, compiler::ready),
+        (Need::Images, packages::linking),
+    ];
+    let lacks = steps
+        .into_iter()
+        .filter_map(|(need, step)| take(need, step));
+    lacks.collect()
+}
+
+/// What packs it; returns what is missing of it.
+#[must_use]
+pub fn prepare_packing() -> Option<Lack> {
+    take(Need::Images, packages::packing)
 }
 
 fn take(need: Need, step: Step) -> Option<Lack> {

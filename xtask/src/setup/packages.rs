@@ -40,6 +40,22 @@ const RIVALS: [(&str, &str); 2] = [
     ("iptables-nft-restore", "iptables"),
 ];
 
+/// As [`TOOLS`], what links a program that needs no libraries.
+const STATIC: [(&str, &str); 1] = [("musl-gcc", "musl-tools")];
+
+/// As [`TOOLS`], what makes images.
+const PACKING: [(&str, &str); 2] = [("buildah", "buildah"), ("tar", "tar")];
+
+/// Makes sure of what links a program that needs no libraries.
+pub(super) fn linking() -> Result<String> {
+    ready(&STATIC)
+}
+
+/// Makes sure of what makes images.
+pub(super) fn packing() -> Result<String> {
+    ready(&PACKING)
+}
+
 /// Makes sure of what benchmarks compare with.
 pub(super) fn rivals() -> Result<String> {
     ready(&RIVALS)
@@ -129,7 +145,10 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Installs packages; refreshes the lists of packages only if it does not work without.
-pub(super) fn install(packages: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// They can't be installed, or by root only.
+pub fn install(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

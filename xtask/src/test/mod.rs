@@ -76,11 +76,12 @@ impl Ring {
     /// that all invocations share one build. Guests have no cargo.
     fn invocations(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::Units => &[&["--lib", "--bins"]],
+            Self::Units => &[&["--lib", "--bins"], &["--test", "deploy"]],
             Self::Scenarios => &[&["--test", "scenarios"]],
             Self::Fixtures => &[&["--test", "prog_run"]],
             Self::Netns => &[
                 &["--test", "cluster"],
+                &["--test", "image"],
                 &["--test", "netns", "--", "--test-threads=1"],
             ],
             Self::Kernels => &[],
@@ -95,6 +96,7 @@ impl Ring {
             Need::Tools => matches!(self, Self::Netns | Self::Kernels),
             Need::Applications => self == Self::Netns,
             Need::Guests => self == Self::Kernels,
+            Need::Images => false,
         }
     }
 }

@@ -3,6 +3,17 @@
 use serde::Serialize;
 use std::fmt;
 
+/// What a chain of nftables is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Family of its table.
+    pub family: Family,
+    /// Its table.
+    pub table: String,
+    /// Its own name.
+    pub name: String,
+}
+
 /// A chain of nftables that is attached to a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
@@ -157,20 +168,43 @@ pub(super) fn end(datagram: &[u8]) -> Reply {
 
 /// The chains of a datagram that are attached to hooks.
 pub(super) fn chains(datagram: &[u8]) -> impl Iterator<Item = Chain> {
-    let messages = messages(datagram).filter(|(kind, _)| *kind == NEW_CHAIN);
-    messages.filter_map(|(_, content)| chain(content))
+    described(datagram).filter_map(chain)
 }
 
-fn chain(content: &[u8]) -> Option<Chain> {
+/// The names of all chains of a datagram.
+pub(super) fn names(datagram: &[u8]) -> impl Iterator<Item = Name> {
+    described(datagram).filter_map(name)
+}
+
+fn described(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let messages = messages(datagram).filter(|(kind, _)| *kind == NEW_CHAIN);
+    messages.map(|(_, content)| content)
+}
+
+fn name(content: &[u8]) -> Option<Name> {
     let (header, attributes) = content.split_at_checked(FAMILY_HEADER)?;
     let family = Family::ALL
         .into_iter()
         .find(|it| it.number() == header[0])?;
-    let hook = find(attributes, CHAIN_HOOK)?;
-    Some(Chain {
+    Some(Name {
         family,
         table: text(find(attributes, CHAIN_TABLE)?),
         name: text(find(attributes, CHAIN_NAME)?),
+    })
+}
+
+fn chain(content: &[u8]) -> Option<Chain> {
+    let Name {
+        family,
+        table,
+        name,
+    } = name(content)?;
+    let attributes = content.get(FAMILY_HEADER..)?;
+    let hook = find(attributes, CHAIN_HOOK)?;
+    Some(Chain {
+        family,
+        table,
+        name,
         forwards: find(hook, HOOK_NUMBER).and_then(number) == Some(FORWARD),
         drops: find(attributes, CHAIN_POLICY).and_then(number) == Some(DROP),
     })
@@ -271,7 +305,7 @@ mod tests {
         bytes
     }
 
-    fn name(kind: u16, name: &str) -> Vec<u8> {
+    fn named(kind: u16, name: &str) -> Vec<u8> {
         attribute(kind, format!("{name}\0").as_bytes())
     }
 
@@ -287,8 +321,8 @@ mod tests {
     fn chain_message(family: u8, hook: u32, policy: u32) -> Vec<u8> {
         let content = [
             vec![family, 0, 0, 0],
-            name(CHAIN_TABLE, "firewalld"),
-            name(CHAIN_NAME, "filter_FORWARD"),
+            named(CHAIN_TABLE, "firewalld"),
+            named(CHAIN_NAME, "filter_FORWARD"),
             attribute(
                 CHAIN_HOOK | 0x8000,
                 &attribute(HOOK_NUMBER, &hook.to_be_bytes()),
@@ -300,7 +334,7 @@ mod tests {
 
     fn expression(name_of: &str, data: &[u8]) -> Vec<u8> {
         let content = [
-            name(EXPRESSION_NAME, name_of),
+            named(EXPRESSION_NAME, name_of),
             attribute(EXPRESSION_DATA, data),
         ];
         attribute(1, &content.concat())
@@ -352,7 +386,7 @@ mod tests {
         assert!(refuses(&[rule(&[verdict(1)]), rule(&[verdict(DROP)])]));
         assert!(!refuses(&[rule(&[verdict(DROP)]), rule(&[verdict(1)])]));
         assert!(!refuses(&[rule(&[matching, reject])]));
-        let target = expression("target", &name(TARGET_NAME, "REJECT"));
+        let target = expression("target", &named(TARGET_NAME, "REJECT"));
         assert!(refuses(&[rule(&[target])]));
         assert!(!refuses(&[rule(&[counter])]));
         assert!(!refuses(&[]));
