@@ -3,6 +3,8 @@
 
 #[path = "api/agent.rs"]
 mod agent;
+#[path = "api/delays.rs"]
+mod delays;
 #[path = "api/load.rs"]
 mod load;
 #[path = "programming/population.rs"]
@@ -40,6 +42,9 @@ const WANTED: [(u32, Wanted); 2] = [
         },
     ),
 ];
+
+/// Milliseconds from the bytes of an event to the maps, for 99 of 100.
+const FOLLOW: f64 = 1.0;
 
 /// What is wanted at most.
 #[derive(Clone, Copy)]
@@ -152,12 +157,25 @@ fn start(cluster: &Cluster, load: &Load, starts: u32, options: &Options) -> Resu
     Ok(())
 }
 
-/// Endpoint by endpoint, half of them of the Service that has many.
+/// Endpoint by endpoint.
 fn follow(cluster: &Cluster, load: &mut Load, seconds: u32, options: &Options) -> Result<()> {
     let agent = Agent::start(cluster, &load.kubeconfig(), &options.flags())?;
     agent.synced(LIMIT)?;
-    let changes = load.change(options.rate, seconds)?;
-    println!("\n{changes} changes in {seconds} s");
+    println!();
+    for (what, of_many) in [
+        ("of all Services", false),
+        ("of the Service that has many", true),
+    ] {
+        let before = agent.delays(cluster)?;
+        let changes = load.change(options.rate, seconds, of_many)?;
+        let delays = agent.delays(cluster)?.since(&before);
+        let [p50, p99] = [0.5, 0.99].map(|share| delays.quantile(share));
+        println!(
+            "{changes} changes {what} in {seconds} s, {} deliveries, bytes to maps: p50 <= {p50:.2} ms, p99 <= {p99:.2} ms",
+            delays.count()
+        );
+        verdict("event to maps, p99", FOLLOW, p99, "ms");
+    }
     let [all, own] = agent.memory()?;
     println!("memory of the agent afterwards: {all:.1} MB, {own:.1} MB of them its own");
     agent.stop_and_clean(cluster)

@@ -148,9 +148,7 @@ fn start_closer(
 
 async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let started = SystemTime::now();
-    let parts = set_up(run)?;
-    // Before the first write: what the node answers itself must not be taken from it for a moment.
-    let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
+    // Settings that are wrong must not get as far as the maps.
     let name = run.node_name()?;
     let Following {
         origin,
@@ -158,6 +156,9 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
         watches,
         until,
     } = follow(&run.source, &name).await?;
+    let parts = set_up(run)?;
+    // Before the first write: what the node answers itself must not be taken from it for a moment.
+    let (addresses_in, addresses) = watch::channel(devices::local_addresses().await?);
     let (requests_in, requests) = mpsc::channel(4);
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);

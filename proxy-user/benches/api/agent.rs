@@ -1,8 +1,10 @@
 //! An agent as a process of its own, and what it says of itself.
 
+use super::delays::Delays;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 use xtask::cluster::Cluster;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ferrule");
+/// Where the agent serves its metrics.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// What the agent logs when its maps are complete.
 const SYNCED: &str = "in sync:";
 
@@ -76,6 +80,11 @@ impl Agent {
             anyhow::Ok(number * 1024.0 / 1e6)
         };
         Ok([field("VmRSS:")?, field("RssAnon:")?])
+    }
+
+    /// From events to maps, so far.
+    pub(crate) fn delays(&self, cluster: &Cluster) -> Result<Delays> {
+        Delays::read(cluster.node(1).namespace(), METRICS)
     }
 
     /// Ends it, and removes what it has pinned: the next one starts with nothing.

@@ -66,24 +66,24 @@ impl Load {
         self.kubeconfig.clone()
     }
 
-    /// Changes endpoints at this rate; returns how many. Every second one is of the Service that has many.
-    pub(crate) fn change(&mut self, rate: u32, seconds: u32) -> Result<u32> {
+    /// Changes endpoints at this rate, of ordinary Services or of the one that has many; returns how many.
+    pub(crate) fn change(&mut self, rate: u32, seconds: u32, of_many: bool) -> Result<u32> {
         let start = Instant::now();
         let count = rate * seconds;
         for number in 0..count {
             let due = start + Duration::from_secs(1) * number / rate;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let event = self.replace();
+            let event = self.replace(of_many);
             self.server.apply(value(event)?)?;
         }
         Ok(count)
     }
 
-    fn replace(&mut self) -> Event {
+    fn replace(&mut self, of_many: bool) -> Event {
         self.turn += 1;
         self.next += 1;
-        if self.turn.is_multiple_of(2) {
-            let index = self.turn / 2 % self.many_endpoints;
+        if of_many {
+            let index = self.turn % self.many_endpoints;
             return self.many.replace(index, self.next);
         }
         // A prime: neighbours are far from each other.

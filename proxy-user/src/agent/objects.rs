@@ -1,7 +1,7 @@
 //! Where the agent's objects come from.
 
 use crate::config::{ApiServer, SourceFlags};
-use crate::source::Event;
+use crate::source::Delivery;
 use crate::source::kube::{ApiSettings, ApiSource, Connection, Watch};
 use crate::source::manifests::Manifests;
 use anyhow::{Context as _, Result};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 pub(super) struct Following {
     /// What it is, for people.
     pub(super) origin: String,
-    pub(super) events: mpsc::Receiver<Vec<Event>>,
+    pub(super) events: mpsc::Receiver<Delivery>,
     /// Of the API server; a folder has none.
     pub(super) watches: Vec<Watch>,
     /// Has to be polled; ends when the source does.

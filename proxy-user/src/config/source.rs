@@ -22,7 +22,12 @@ pub struct SourceFlags {
     /// The API servers' own addresses. Without kube-proxy, an agent that runs as a pod needs them at its first start:
     /// KUBERNETES_SERVICE_HOST is a Service's address, which is served on the node only when the agent has been told
     /// of it.
-    #[arg(long, value_name = "HOST[:PORT],..", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT],..",
+        value_delimiter = ',',
+        env = "FERRULE_API_SERVERS"
+    )]
     pub api_servers: Vec<ApiServer>,
     /// A watch that brings nothing for so long, not even a bookmark, is made anew.
     #[arg(long, value_name = "TIME", default_value = "90s", value_parser = silence)]

@@ -35,6 +35,7 @@ pub struct LoopMetrics {
     full_turns: ByFamily<Histogram>,
     partial_turns: ByFamily<Histogram>,
     delays: ByFamily<Histogram>,
+    lags: Histogram,
     queued: ByFamily<Seconds>,
     written: ByFamily<Seconds>,
     service_events: Counter,
@@ -50,6 +51,7 @@ impl Default for LoopMetrics {
             full_turns: ByFamily::new(turn_buckets),
             partial_turns: ByFamily::new(turn_buckets),
             delays: ByFamily::new(delay_buckets),
+            lags: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             queued: ByFamily::new(Seconds::default),
             written: ByFamily::new(Seconds::default),
             service_events: Counter::default(),
@@ -93,6 +95,11 @@ impl LoopMetrics {
     /// Endpoints of this family are in the maps so long after what they were changed for.
     pub fn observe_delay(&self, family: IpFamily, delay: Duration) {
         self.delays.of(family).observe(delay.as_secs_f64());
+    }
+
+    /// So much time has gone by since the source heard of what is in the maps now.
+    pub fn observe_lag(&self, lag: Duration) {
+        self.lags.observe(lag.as_secs_f64());
     }
 
     /// Something was queued at this time.
@@ -140,10 +147,16 @@ impl LoopMetrics {
             self.endpoint_events.clone(),
         );
         self.gauges.register(registry);
-        registry.sub_registry_with_prefix("ferrule").register(
+        let own = registry.sub_registry_with_prefix("ferrule");
+        own.register(
             "sync_errors",
             "Writes to the maps that have failed",
             self.errors.clone(),
+        );
+        own.register(
+            "sync_lag_seconds",
+            "From an event's bytes that were read to the maps",
+            self.lags.clone(),
         );
     }
 

@@ -14,7 +14,7 @@ mod seen;
 pub use connection::{ApiSettings, Connection};
 pub use pulse::{Watch, WatchReport};
 
-use super::{Event, Kind};
+use super::{Delivery, Kind};
 use anyhow::{Result, bail};
 use follow::{Follower, Selection, Synced};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -65,7 +65,7 @@ impl ApiSource {
     ///
     /// # Errors
     /// A task has ended that should not.
-    pub async fn run(self, events: mpsc::Sender<Vec<Event>>) -> Result<()> {
+    pub async fn run(self, events: mpsc::Sender<Delivery>) -> Result<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(events::announce(
             self.connection.clone(),
@@ -87,7 +87,7 @@ impl ApiSource {
         &self,
         pulse: &Arc<Pulse>,
         synced: &Synced,
-        events: &mpsc::Sender<Vec<Event>>,
+        events: &mpsc::Sender<Delivery>,
         tasks: &mut JoinSet<()>,
     ) {
         let follower = Follower::new(

@@ -5,7 +5,7 @@ mod folder;
 mod parse;
 mod watch;
 
-use super::{Event, Object};
+use super::{Delivery, Event, Object};
 use catalog::Catalog;
 use folder::Folder;
 use std::error::Error;
@@ -59,11 +59,11 @@ impl Manifests {
 
     /// Sends what the folder holds, then what changes. [`Event::Synced`] waits until the folder
     /// exists. Blocks: give it a thread of its own; returns soon after the receiver is dropped.
-    pub fn run(mut self, events: &mpsc::Sender<Vec<Event>>) {
+    pub fn run(mut self, events: &mpsc::Sender<Delivery>) {
         let mut look = None;
         while !events.is_closed() {
             let batch = self.look(look);
-            if !batch.is_empty() && events.blocking_send(batch).is_err() {
+            if !batch.is_empty() && events.blocking_send(batch.into()).is_err() {
                 return;
             }
             look = self.wait();

@@ -1,6 +1,6 @@
 //! Where Kubernetes objects come from: something that sends batches of events.
 //!
-//! A source owns the sending half of a channel of `Vec<Event>`. A batch is what became known
+//! A source owns the sending half of a channel of [`Delivery`]s. One is what became known
 //! together; the receiver acts on it as a whole.
 
 pub mod annotations;
@@ -12,6 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fmt;
+use std::time::Instant;
 
 /// An object of one of the kinds that matter.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,24 @@ pub struct ObjectKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// What became known together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// In this order.
+    pub events: Vec<Event>,
+    /// When the source heard of it.
+    pub heard: Instant,
+}
+
+impl From<Vec<Event>> for Delivery {
+    fn from(events: Vec<Event>) -> Self {
+        Self {
+            events,
+            heard: Instant::now(),
+        }
+    }
 }
 
 /// What a source has to say.

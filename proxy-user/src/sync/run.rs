@@ -3,7 +3,7 @@
 use super::{Followed, ReportRequest, Sync};
 use crate::datapath::{Datapath, Grace};
 use crate::frontend::LocalAddresses;
-use crate::source::Event;
+use crate::source::Delivery;
 use crate::tables::Batch;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +19,7 @@ impl<D: Datapath> Sync<D> {
     /// backends have gone; returns the maps as they are then.
     pub async fn run(
         mut self,
-        mut events: mpsc::Receiver<Vec<Event>>,
+        mut events: mpsc::Receiver<Delivery>,
         mut requests: mpsc::Receiver<ReportRequest>,
         mut addresses: watch::Receiver<LocalAddresses>,
         mut followed: watch::Receiver<Followed>,
@@ -38,8 +38,8 @@ impl<D: Datapath> Sync<D> {
             }
             backoff.update(self.needs_retry());
             tokio::select! {
-                batch = events.recv() => match batch {
-                    Some(batch) => self.apply(batch),
+                delivery = events.recv() => match delivery {
+                    Some(delivery) => self.take(delivery),
                     None => return self.datapath,
                 },
                 Some(reply) = requests.recv() => {
@@ -66,6 +66,15 @@ impl<D: Datapath> Sync<D> {
                     self.release(batch);
                 }
             }
+        }
+    }
+}
+
+impl<D: Datapath> Sync<D> {
+    fn take(&mut self, delivery: Delivery) {
+        self.apply(delivery.events);
+        if self.synced {
+            self.metrics.observe_lag(delivery.heard.elapsed());
         }
     }
 }

@@ -159,10 +159,10 @@ async fn the_loop_retries_answers_and_ends() {
     let running = tokio::spawn(sync(maps).run(receiver, asked, local, followed, || {}));
     let mut first = service(TWO);
     first.push(Event::Synced);
-    events.send(first).await.unwrap();
+    events.send(first.into()).await.unwrap();
     // More often than there are backend ids: freed ones must come back.
     for backends in [ONE, TWO].repeat(10) {
-        events.send(service(backends)).await.unwrap();
+        events.send(service(backends).into()).await.unwrap();
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             let (reply, report) = oneshot::channel();

@@ -1,14 +1,14 @@
 //! How API servers are reached: where they are, as whom, and which of several.
 
 use super::pulse::Pulse;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use http::header::RETRY_AFTER;
 use http::uri::Authority;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::{Body, ClientBuilder};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -127,10 +127,14 @@ async fn config(settings: &ApiSettings) -> Result<Config> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let context = || format!("kubeconfig {}", path.display());
-            let kubeconfig = Kubeconfig::read_from(path).with_context(context)?;
+            // They say what is at the bottom of it themselves.
+            let flat = |error: KubeconfigError| anyhow!("{error}");
+            let kubeconfig = Kubeconfig::read_from(path)
+                .map_err(flat)
+                .with_context(context)?;
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options);
-            config.await.with_context(context)?
+            config.await.map_err(flat).with_context(context)?
         }
         None => of_service_account(settings)?,
     };
@@ -152,7 +156,7 @@ fn of_service_account(settings: &ApiSettings) -> Result<Config> {
     });
     match (own, &settings.master) {
         (Err(_), Some(master)) => Ok(Config::new(master.clone())),
-        (own, _) => own.context(
+        (own, _) => own.map_err(|error| anyhow!("{error}")).context(
             "there is no service account of a pod to reach the API server with: give --kubeconfig FILE, or \
              --manifests DIR",
         ),

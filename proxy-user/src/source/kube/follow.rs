@@ -5,7 +5,7 @@ use super::failure::{Cause, Failure};
 use super::known::Known;
 use super::pulse::Pulse;
 use super::seen::{Seen, Watched};
-use crate::source::Event;
+use crate::source::{Delivery, Event};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use kube::Api;
 use kube::runtime::watcher::{self, Config, DefaultBackoff, InitialListStrategy};
@@ -58,7 +58,7 @@ pub(super) struct Follower {
     silence: Duration,
     /// Until all has been listed once.
     synced: Option<Synced>,
-    events: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Sender<Delivery>,
     known: Known,
     strategy: InitialListStrategy,
     /// Since something last went well.
@@ -86,7 +86,7 @@ impl Follower {
         pulse: Arc<Pulse>,
         silence: Duration,
         synced: Synced,
-        events: mpsc::Sender<Vec<Event>>,
+        events: mpsc::Sender<Delivery>,
     ) -> Self {
         Self {
             connection,
@@ -164,6 +164,7 @@ impl Follower {
         mut next: Option<watcher::Result<watcher::Event<Seen<K>>>>,
         mut stream: Pin<&mut impl Stream<Item = watcher::Result<watcher::Event<Seen<K>>>>>,
     ) -> Result<Option<Failure>, End> {
+        let heard = self.pulse.heard();
         let mut batch = Vec::new();
         let mut is_listed = false;
         let mut failure = None;
@@ -180,7 +181,7 @@ impl Follower {
             }
         }
         self.pulse.count(self.known.len());
-        self.send(batch).await?;
+        self.deliver(batch, heard).await?;
         if is_listed {
             self.listed().await?;
         }
@@ -315,9 +316,15 @@ impl Follower {
     }
 
     async fn send(&self, batch: Vec<Event>) -> Result<(), End> {
-        if batch.is_empty() {
+        self.deliver(batch, Instant::now()).await
+    }
+
+    async fn deliver(&self, events: Vec<Event>, heard: Instant) -> Result<(), End> {
+        if events.is_empty() {
             return Ok(());
         }
-        self.events.send(batch).await.map_err(|_| End::Unheard)
+        let heard = heard.into_std();
+        let sent = self.events.send(Delivery { events, heard }).await;
+        sent.map_err(|_| End::Unheard)
     }
 }

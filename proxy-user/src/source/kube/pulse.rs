@@ -102,6 +102,11 @@ impl Pulse {
         self.0.send_modify(|state| state.heard = Instant::now());
     }
 
+    /// When it last did.
+    pub(super) fn heard(&self) -> Instant {
+        self.0.borrow().heard
+    }
+
     /// The server has answered, and not with an error.
     pub(super) fn answered(&self) {
         self.0.send_modify(|state| {

@@ -1,7 +1,7 @@
 //! The source against an API server, with everything that may go wrong between the two.
 
 use super::*;
-use crate::source::{Object, ObjectKey};
+use crate::source::{Event, Object, ObjectKey};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Play {
     server: ApiServer,
     source: Option<ApiSource>,
-    events: mpsc::Receiver<Vec<Event>>,
-    events_in: mpsc::Sender<Vec<Event>>,
+    events: mpsc::Receiver<Delivery>,
+    events_in: mpsc::Sender<Delivery>,
     watches: Vec<Watch>,
     seen: Seen,
 }
@@ -141,6 +141,7 @@ impl Play {
             };
             batch
                 .unwrap()
+                .events
                 .into_iter()
                 .for_each(|event| self.seen.take(event));
         }
@@ -543,6 +544,7 @@ async fn of_several_servers_one_that_answers_is_asked() {
             let batch = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
             batch
                 .unwrap()
+                .events
                 .into_iter()
                 .for_each(|event| seen.take(event));
         }

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A folder that goes away with the test, and a source that watches `sub` inside of it.
 struct World {
     root: PathBuf,
-    events: Option<mpsc::Receiver<Vec<Event>>>,
+    events: Option<mpsc::Receiver<Delivery>>,
     source: Option<JoinHandle<()>>,
 }
 
@@ -57,7 +57,7 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match events.try_recv() {
-                Ok(batch) => return batch.into_iter().map(line).collect(),
+                Ok(batch) => return batch.events.into_iter().map(line).collect(),
                 Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
                 Err(error) => panic!("{error}"),
             }
