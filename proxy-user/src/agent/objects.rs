@@ -21,7 +21,7 @@ pub(super) struct Following {
 }
 
 /// Batches that wait for the loop.
-const BATCHES: usize = 16;
+const BATCHES: usize = 32;
 
 /// Begins to follow what the flags name.
 pub(super) async fn follow(flags: &SourceFlags, node_name: &str) -> Result<Following> {

@@ -141,7 +141,8 @@ pub(super) fn merged<'a>(
     name: &str,
     protocol: Protocol,
 ) -> Vec<Endpoint> {
-    let at = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+    // As numbers: there are thousands to be compared.
+    let at = |endpoint: &Endpoint| (bits(endpoint.address), endpoint.port);
     let endpoints = slices.flat_map(|slice| slice.endpoints(name, protocol));
     let mut merged: Vec<Endpoint> = endpoints.collect();
     // Slices are sorted more often than not, which makes this cheap; equal ones stay in their order.
@@ -154,6 +155,13 @@ pub(super) fn merged<'a>(
         same
     });
     merged
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
 }
 
 impl Slice {

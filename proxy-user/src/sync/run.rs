@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// The first retry comes after this, the next after twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
+/// So many deliveries are written together at most.
+const TOGETHER: usize = 32;
 /// No retry comes later than this.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,7 @@ impl<D: Datapath> Sync<D> {
             backoff.update(self.needs_retry());
             tokio::select! {
                 delivery = events.recv() => match delivery {
-                    Some(delivery) => self.take(delivery),
+                    Some(delivery) => self.take(delivery, &mut events),
                     None => return self.datapath,
                 },
                 Some(reply) = requests.recv() => {
@@ -71,10 +73,21 @@ impl<D: Datapath> Sync<D> {
 }
 
 impl<D: Datapath> Sync<D> {
-    fn take(&mut self, delivery: Delivery) {
-        self.apply(delivery.events);
+    /// Writes it, and with it what waits behind it already: of a Service that changes faster than it can be
+    /// written, only the last state is.
+    fn take(&mut self, first: Delivery, events: &mut mpsc::Receiver<Delivery>) {
+        let mut heard = vec![first.heard];
+        let mut batch = first.events;
+        while heard.len() < TOGETHER
+            && let Ok(next) = events.try_recv()
+        {
+            heard.push(next.heard);
+            batch.extend(next.events);
+        }
+        self.apply(batch);
         if self.synced {
-            self.metrics.observe_lag(delivery.heard.elapsed());
+            let lags = heard.iter().map(|at| at.elapsed());
+            lags.for_each(|lag| self.metrics.observe_lag(lag));
         }
     }
 }

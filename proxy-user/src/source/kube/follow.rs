@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-/// Events that go on together, if they have come together.
-const BATCH: usize = 512;
+/// Events that go on together, if they have come together. Few: objects as they come are large.
+const BATCH: usize = 32;
 /// After so many failures the settings are read again: there may be another server, or another certificate.
 const PATIENCE: u32 = 10;
 /// A kind that the server does not know may come with its next version.
