@@ -16,6 +16,7 @@ use clap::Parser;
 use load::Load;
 use population::Population;
 use proxy_user::datapath::object::Sizes;
+use std::path::PathBuf;
 use std::time::Duration;
 use xtask::cluster::Cluster;
 
@@ -81,6 +82,9 @@ struct Options {
     /// The server does not stream lists: objects come in pages, as before Kubernetes 1.34.
     #[arg(long)]
     pages: bool,
+    /// The agent, instead of the one that cargo has built; for example that of an image.
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_ferrule"))]
+    binary: PathBuf,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -137,7 +141,12 @@ fn start(cluster: &Cluster, load: &Load, starts: u32, options: &Options) -> Resu
     let mut times = Vec::new();
     let mut memory = [0.0; 2];
     for _ in 0..starts {
-        let agent = Agent::start(cluster, &load.kubeconfig(), &options.flags())?;
+        let agent = Agent::start(
+            &options.binary,
+            cluster,
+            &load.kubeconfig(),
+            &options.flags(),
+        )?;
         times.push(agent.synced(LIMIT)?.as_secs_f64());
         memory = agent.memory()?;
         agent.stop_and_clean(cluster)?;
@@ -159,7 +168,12 @@ fn start(cluster: &Cluster, load: &Load, starts: u32, options: &Options) -> Resu
 
 /// Endpoint by endpoint.
 fn follow(cluster: &Cluster, load: &mut Load, seconds: u32, options: &Options) -> Result<()> {
-    let agent = Agent::start(cluster, &load.kubeconfig(), &options.flags())?;
+    let agent = Agent::start(
+        &options.binary,
+        cluster,
+        &load.kubeconfig(),
+        &options.flags(),
+    )?;
     agent.synced(LIMIT)?;
     println!();
     for (what, of_many) in [

@@ -24,7 +24,7 @@ use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
 use crate::metrics::{DeviceMetrics, ProbeMetrics, Sources};
-use crate::sync::{ReportRequest, Settings, Sync};
+use crate::sync::{Settings, Sync, Vitals};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use listeners::Listeners;
@@ -34,12 +34,12 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 /// Runs until it is told to stop (SIGTERM, SIGINT). Programs and maps stay in force.
@@ -109,6 +109,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         .then(|| object::log_decisions(&mut loaded.programs))
         .transpose()?;
     let sync = Sync::new(settings, loaded.kernel).context("reading the maps")?;
+    let has_rows = sync.has_found_rows();
     let (sweep, flows) = Sweep::open(&pins, &mut loaded.programs, measures)?;
     sweep.start()?;
     let (closer, closed) = start_closer(&pins, &features, &mut loaded.programs);
@@ -120,7 +121,8 @@ fn set_up(run: &Run) -> Result<Parts> {
         closer,
         closed,
         preparations,
-        adopted: loaded.adopted,
+        // Maps without a row may be those of an agent that did not get as far as filling them.
+        adopted: loaded.adopted && has_rows,
         log: log.map(|log| Box::pin(log) as Log),
     })
 }
@@ -162,7 +164,7 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let (requests_in, requests) = mpsc::channel(4);
     let (device_events_in, device_events) = mpsc::channel(64);
     let (device_reports_in, device_reports) = mpsc::channel(4);
-    let ready = (!parts.adopted).then(|| requests_in.clone());
+    let ready = (!parts.adopted).then(|| parts.sync.vitals());
     let (sockets_in, sockets) = watch::channel(SocketReport::new(run.socket_lb));
     let (exempt_in, exempt) = watch::channel(Vec::new());
     let pins = Pins::new(&run.place.bpffs);
@@ -252,12 +254,20 @@ async fn attach(
     take_sockets: impl FnOnce(&mut Attacher),
     mut events: mpsc::Receiver<DeviceEvent>,
     mut reports: mpsc::Receiver<report::DeviceRequest>,
-    ready: Option<mpsc::Sender<ReportRequest>>,
+    ready: Option<watch::Receiver<Vitals>>,
     owns_devices: &AtomicBool,
     metrics: &DeviceMetrics,
 ) -> Result<()> {
-    if let Some(sync) = ready {
-        synced(&sync).await?;
+    if let Some(mut vitals) = ready {
+        let mut synced = pin!(vitals.wait_for(|vitals| vitals.synced));
+        loop {
+            tokio::select! {
+                outcome = &mut synced => break drop(outcome.context("the sync loop has ended")?),
+                Some(reply) = reports.recv() => {
+                    let _ = reply.send(attacher.report());
+                }
+            }
+        }
     }
     take_sockets(&mut attacher);
     loop {
@@ -277,17 +287,6 @@ async fn attach(
                 let _ = reply.send(attacher.report());
             }
         }
-    }
-}
-
-async fn synced(sync: &mpsc::Sender<ReportRequest>) -> Result<()> {
-    loop {
-        let (reply, report) = oneshot::channel();
-        sync.send(reply).await.context("the sync loop has ended")?;
-        if report.await.context("the sync loop has ended")?.synced {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

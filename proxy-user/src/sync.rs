@@ -136,6 +136,11 @@ impl<D: Datapath> Sync<D> {
         })
     }
 
+    /// Whether an earlier run has left rows of Services, and nothing has become of them yet.
+    pub fn has_found_rows(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
     /// Takes in a batch of events and writes what follows from them. What can't be written is
     /// kept for [`Sync::retry`].
     pub fn apply(&mut self, events: Vec<Event>) {

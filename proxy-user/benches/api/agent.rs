@@ -5,13 +5,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use xtask::cluster::Cluster;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ferrule");
 /// Where the agent serves its metrics.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// What the agent logs when its maps are complete.
@@ -19,6 +18,7 @@ const SYNCED: &str = "in sync:";
 
 /// A running agent.
 pub(crate) struct Agent {
+    binary: PathBuf,
     child: Child,
     start: Instant,
     /// Lines of its log.
@@ -27,9 +27,14 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts it on the first node.
-    pub(crate) fn start(cluster: &Cluster, kubeconfig: &Path, extra: &[String]) -> Result<Self> {
+    pub(crate) fn start(
+        binary: &Path,
+        cluster: &Cluster,
+        kubeconfig: &Path,
+        extra: &[String],
+    ) -> Result<Self> {
         let node = cluster.node(1);
-        let mut run = Command::new(BINARY);
+        let mut run = Command::new(binary);
         run.args(["run", "--hostname-override", &node.name()])
             .args(extra)
             .arg("--kubeconfig")
@@ -49,6 +54,7 @@ impl Agent {
             }
         });
         Ok(Self {
+            binary: binary.to_owned(),
             child,
             start,
             lines,
@@ -89,7 +95,7 @@ impl Agent {
 
     /// Ends it, and removes what it has pinned: the next one starts with nothing.
     pub(crate) fn stop_and_clean(mut self, cluster: &Cluster) -> Result<()> {
-        let mut cleanup = Command::new(BINARY);
+        let mut cleanup = Command::new(&self.binary);
         cleanup
             .arg("cleanup")
             .args(places(cluster))

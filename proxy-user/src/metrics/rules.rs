@@ -51,7 +51,7 @@ impl Default for LoopMetrics {
             full_turns: ByFamily::new(turn_buckets),
             partial_turns: ByFamily::new(turn_buckets),
             delays: ByFamily::new(delay_buckets),
-            lags: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+            lags: Histogram::new(LAGS),
             queued: ByFamily::new(Seconds::default),
             written: ByFamily::new(Seconds::default),
             service_events: Counter::default(),
@@ -224,6 +224,12 @@ where
 pub(super) const fn label(family: IpFamily) -> Label {
     [("ip_family", family.name())]
 }
+
+/// Bounds for lags, in seconds: finest around a millisecond, which few should exceed.
+const LAGS: [f64; 19] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_4, 0.000_5, 0.000_6, 0.000_8, 0.001, 0.001_5, 0.002,
+    0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
+];
 
 /// kube-proxy's.
 fn turn_buckets() -> Histogram {

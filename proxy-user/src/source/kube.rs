@@ -9,7 +9,9 @@ mod failure;
 mod follow;
 mod known;
 mod pulse;
+mod recovery;
 mod seen;
+mod servers;
 
 pub use connection::{ApiSettings, Connection};
 pub use pulse::{Watch, WatchReport};
@@ -21,6 +23,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use pulse::Pulse;
+use seen::Watched;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -42,6 +45,20 @@ const KINDS: [Kind; 5] = [
     Kind::EndpointSlice,
     Kind::Pod,
 ];
+
+/// The kinds that are listed and watched: API group and plural of each.
+pub fn watched() -> Vec<(String, String)> {
+    fn name<K: Watched>() -> (String, String) {
+        (K::group(&()).into(), K::plural(&()).into())
+    }
+    vec![
+        name::<Node>(),
+        name::<ServiceCIDR>(),
+        name::<Service>(),
+        name::<EndpointSlice>(),
+        name::<Pod>(),
+    ]
+}
 
 impl ApiSource {
     /// Nothing is asked before [`ApiSource::run`]. A watch that brings nothing for `silence` is made anew.

@@ -86,7 +86,7 @@ impl<D: Datapath> Sync<D> {
         }
         self.apply(batch);
         if self.synced {
-            let lags = heard.iter().map(|at| at.elapsed());
+            let lags = heard.iter().map(std::time::Instant::elapsed);
             lags.for_each(|lag| self.metrics.observe_lag(lag));
         }
     }

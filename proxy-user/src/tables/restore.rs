@@ -66,6 +66,11 @@ impl Orphans {
         taken
     }
 
+    /// Whether there are none (any more).
+    pub fn is_empty(&self) -> bool {
+        self.by_service.is_empty()
+    }
+
     /// Hands out the next rows that nobody has asked for.
     pub fn pop(&mut self) -> Option<(u32, ServiceTables)> {
         let id = *self.by_service.keys().next()?;

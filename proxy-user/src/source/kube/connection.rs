@@ -1,29 +1,22 @@
 //! How API servers are reached: where they are, as whom, and which of several.
 
 use super::pulse::Pulse;
-use anyhow::{Context as _, Result, anyhow};
-use http::header::RETRY_AFTER;
+use super::servers::Servers;
+use crate::source::Kind;
+use anyhow::{Context as _, Result, anyhow, bail};
+use http::Uri;
 use http::uri::Authority;
-use http::{Request, Response, Uri};
-use http_body_util::BodyExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
-use kube::client::{Body, ClientBuilder};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Watches of one kind begin this far apart at least, should a server end them at once.
-const BETWEEN_WATCHES: Duration = Duration::from_secs(1);
-/// No server is left alone for longer than this, whatever it asks for.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 /// What the operator says of the API servers.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +35,8 @@ pub struct Connection {
     settings: Arc<ApiSettings>,
     /// Which of the servers answers, as far as is known.
     current: Arc<AtomicUsize>,
+    /// Which kinds have told that they reach none, a bit each.
+    missed_by: Arc<AtomicU32>,
     /// The server's URL, as read last.
     url: Uri,
 }
@@ -59,8 +54,24 @@ impl Connection {
         Ok(Self {
             settings: Arc::new(settings),
             current: Arc::new(AtomicUsize::new(hasher.finish() as usize)),
+            missed_by: Arc::default(),
             url,
         })
+    }
+
+    /// Of several servers the next is to be asked from now on.
+    pub(super) fn leave(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes whether a kind misses the servers; returns whether any does.
+    pub(super) fn set_missed(&self, kind: Kind, is_missed: bool) -> bool {
+        let bit = 1 << kind as u32;
+        let all = match is_missed {
+            true => self.missed_by.fetch_or(bit, Ordering::Relaxed) | bit,
+            false => self.missed_by.fetch_and(!bit, Ordering::Relaxed) & !bit,
+        };
+        all != 0
     }
 
     /// What to say when no server is reached.
@@ -80,12 +91,8 @@ impl Connection {
     /// The settings can't be read any more.
     pub(super) async fn client(&self, pulse: &Arc<Pulse>) -> Result<Client> {
         let clients = self.clients().await?;
-        let servers = Arc::new(Servers {
-            clients,
-            current: Arc::clone(&self.current),
-            pulse: Arc::clone(pulse),
-            next_watch: Mutex::new(Instant::now()),
-        });
+        let current = Arc::clone(&self.current);
+        let servers = Arc::new(Servers::new(clients, current, Arc::clone(pulse)));
         let service = tower::service_fn(move |request| {
             let servers = Arc::clone(&servers);
             async move { servers.send(request).await }
@@ -141,10 +148,21 @@ async fn config(settings: &ApiSettings) -> Result<Config> {
     if let Some(master) = &settings.master {
         config.cluster_url = master.clone();
     }
+    config.cluster_url = whole(config.cluster_url)?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // Whoever follows a kind waits as long as it takes.
     config.default_retry = false;
     Ok(config)
+}
+
+/// A URL without a scheme is one of https, as for Kubernetes' own clients.
+fn whole(url: Uri) -> Result<Uri> {
+    let wrong = || format!("'{url}' is not the URL of an API server");
+    match (url.scheme(), url.authority()) {
+        (Some(_), Some(_)) => Ok(url),
+        (None, Some(authority)) => format!("https://{authority}").parse().with_context(wrong),
+        _ => bail!(wrong()),
+    }
 }
 
 /// The pod's, or nobody's if there is none and another server was named.
@@ -175,77 +193,6 @@ fn at(config: &Config, server: &Authority) -> Result<Config> {
     Ok(config)
 }
 
-/// What comes of a request.
-type Heard = UnsyncBoxBody<<Body as http_body::Body>::Data, <Body as http_body::Body>::Error>;
-
-/// The servers, of which one is asked until it fails.
-struct Servers {
-    clients: Vec<Client>,
-    current: Arc<AtomicUsize>,
-    pulse: Arc<Pulse>,
-    next_watch: Mutex<Instant>,
-}
-
-impl Servers {
-    async fn send(&self, request: Request<Body>) -> kube::Result<Response<Heard>> {
-        if is_watch(request.uri()) {
-            self.pace().await;
-        }
-        let current = self.current.load(Ordering::Relaxed);
-        let client = &self.clients[current % self.clients.len()];
-        let sent = client.send(request).await;
-        match &sent {
-            Ok(response) if response.status().is_success() => self.pulse.answered(),
-            Ok(response) if response.status().is_client_error() => self.note_delay(response),
-            Ok(response) => {
-                self.note_delay(response);
-                self.leave(current);
-            }
-            Err(_) => self.leave(current),
-        }
-        let pulse = Arc::clone(&self.pulse);
-        sent.map(|response| response.map(|body| heard(body, pulse)))
-    }
-
-    /// The next request goes to the next server, unless another has seen to that.
-    fn leave(&self, current: usize) {
-        let next = current.wrapping_add(1);
-        let _ = self
-            .current
-            .compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// RFC 9110, section 10.2.3; API servers give seconds.
-    fn note_delay(&self, response: &Response<Body>) {
-        let delay = response.headers().get(RETRY_AFTER);
-        let seconds = delay.and_then(|delay| delay.to_str().ok()?.trim().parse().ok());
-        if let Some(seconds) = seconds {
-            let delay = Duration::from_secs(seconds).min(LONGEST_DELAY);
-            self.pulse.retry_after(delay);
-        }
-    }
-
-    async fn pace(&self) {
-        let mut next = self.next_watch.lock().await;
-        sleep_until(*next).await;
-        *next = Instant::now() + BETWEEN_WATCHES;
-    }
-}
-
-fn is_watch(uri: &Uri) -> bool {
-    let query = uri.query().unwrap_or_default();
-    query.split('&').any(|pair| pair == "watch=true")
-}
-
-/// Notes when something comes.
-fn heard(body: Body, pulse: Arc<Pulse>) -> Heard {
-    let body = body.map_frame(move |frame| {
-        pulse.beat();
-        frame
-    });
-    body.boxed_unsync()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,16 +206,5 @@ mod tests {
         config.tls_server_name = Some("kubernetes".into());
         let there = at(&config, &"192.0.2.1:443".parse().unwrap()).unwrap();
         assert_eq!(there.tls_server_name.as_deref(), Some("kubernetes"));
-    }
-
-    #[test]
-    fn watches_are_told_from_lists() {
-        assert!(is_watch(
-            &"/api/v1/pods?limit=5&watch=true".parse().unwrap()
-        ));
-        assert!(!is_watch(
-            &"/api/v1/pods?labelSelector=watch%3Dtrue".parse().unwrap()
-        ));
-        assert!(!is_watch(&"/api/v1/pods".parse().unwrap()));
     }
 }

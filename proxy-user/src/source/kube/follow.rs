@@ -15,17 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::debug;
+use tokio::time::Instant;
 
 /// Events that go on together, if they have come together. Few: objects as they come are large.
 const BATCH: usize = 32;
-/// After so many failures the settings are read again: there may be another server, or another certificate.
-const PATIENCE: u32 = 10;
-/// A kind that the server does not know may come with its next version.
-const UNKNOWN_KIND: Duration = Duration::from_secs(300);
-/// The longest pause between two tries.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Which objects of a kind are wanted.
 #[derive(Clone, Debug, Default)]
@@ -53,27 +46,33 @@ impl Synced {
 
 /// Follows one kind.
 pub(super) struct Follower {
-    connection: Connection,
-    pulse: Arc<Pulse>,
-    silence: Duration,
+    pub(super) connection: Connection,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) silence: Duration,
     /// Until all has been listed once.
-    synced: Option<Synced>,
-    events: mpsc::Sender<Delivery>,
-    known: Known,
-    strategy: InitialListStrategy,
+    pub(super) synced: Option<Synced>,
+    pub(super) events: mpsc::Sender<Delivery>,
+    pub(super) known: Known,
+    pub(super) strategy: InitialListStrategy,
     /// Since something last went well.
-    failures: u32,
-    backoff: DefaultBackoff,
+    pub(super) failures: u32,
+    /// How long nothing may come: longer where that was nothing to worry about.
+    pub(super) patience: Duration,
+    /// Whether the list that comes next is one because nothing came.
+    pub(super) is_check: bool,
+    /// When all were last listed.
+    pub(super) listed: Option<Instant>,
+    pub(super) backoff: DefaultBackoff,
     /// The origins of problems that have been told of.
-    complaints: BTreeSet<String>,
-    /// The server's good answers up to the last of them.
-    answers: u64,
+    pub(super) complaints: BTreeSet<String>,
+    /// The server's good answers up to the last failure.
+    pub(super) answers: u64,
     /// When it was last asked for something.
-    asked: Instant,
+    pub(super) asked: Instant,
 }
 
 /// Why a watch is not followed any more.
-enum End {
+pub(super) enum End {
     /// Nobody listens to what it brings.
     Unheard,
     /// It has to be made anew.
@@ -97,6 +96,9 @@ impl Follower {
             known: Known::default(),
             strategy: InitialListStrategy::StreamingList,
             failures: 0,
+            patience: silence,
+            is_check: false,
+            listed: None,
             backoff: DefaultBackoff::default(),
             complaints: BTreeSet::new(),
             answers: 0,
@@ -143,7 +145,7 @@ impl Follower {
     ) -> Result<(), End> {
         let next = tokio::select! {
             next = stream.next() => next,
-            () = self.pulse.silent(self.silence, self.asked) => {
+            () = self.pulse.silent(self.patience, self.asked) => {
                 return self.handle(self.silence(), selection).await;
             }
             () = self.pulse.answer(self.answers), if !self.complaints.is_empty() => {
@@ -197,22 +199,17 @@ impl Follower {
                 self.known.end(batch);
                 self.pulse.listed();
                 self.failures = 0;
+                self.judge_silence();
                 return true;
             }
-            watcher::Event::Apply(seen) => {
-                self.known.changed(seen, batch);
-                self.failures = 0;
-            }
-            watcher::Event::Delete(seen) => {
-                self.known.deleted(&seen, batch);
-                self.failures = 0;
-            }
+            watcher::Event::Apply(seen) => self.known.changed(seen, batch),
+            watcher::Event::Delete(seen) => self.known.deleted(&seen, batch),
         }
         false
     }
 
     /// After what has been listed was sent on.
-    async fn listed(&mut self) -> Result<(), End> {
+    pub(super) async fn listed(&mut self) -> Result<(), End> {
         let was_last = self.synced.take().is_some_and(|synced| synced.count_down());
         if was_last {
             self.send(vec![Event::Synced]).await?;
@@ -220,102 +217,11 @@ impl Follower {
         Ok(())
     }
 
-    fn silence(&self) -> Failure {
-        let time = humantime::format_duration(self.silence);
-        let text = format!("nothing has come for {time}, not even a bookmark");
-        Failure::new(Cause::Silence, text)
-    }
-
-    /// Says what has failed, waits, and decides whether to resume or to begin anew.
-    async fn handle(&mut self, failure: Failure, selection: &Selection) -> Result<(), End> {
-        self.pulse.failed();
-        self.failures += 1;
-        let streams = self.strategy == InitialListStrategy::StreamingList;
-        match failure.cause {
-            Cause::UnknownKind if selection.may_be_missing => return self.lack().await,
-            // The watcher lists again by itself.
-            Cause::Expired if self.failures == 1 => return Ok(()),
-            Cause::Refused | Cause::Silence if streams => {
-                debug!("{}: lists are not streamed: {}", self.kind(), failure.text);
-                self.strategy = InitialListStrategy::ListWatch;
-                return Err(End::Anew);
-            }
-            // A connection that breaks is resumed; that is the way of connections.
-            Cause::Connection if self.failures == 1 && self.synced.is_none() => {}
-            _ => self.complain(&failure).await?,
-        }
-        self.pause().await;
-        let resumes = matches!(
-            failure.cause,
-            Cause::Connection | Cause::Server | Cause::Expired
-        );
-        if resumes && !self.failures.is_multiple_of(PATIENCE) {
-            Ok(())
-        } else {
-            Err(End::Anew)
-        }
-    }
-
-    /// There is none of this kind, and for a while it need not be asked for.
-    async fn lack(&mut self) -> Result<(), End> {
-        let mut batch = Vec::new();
-        self.known.begin();
-        self.known.end(&mut batch);
-        self.pulse.listed();
-        self.send(batch).await?;
-        self.listed().await?;
-        tokio::select! {
-            () = sleep(UNKNOWN_KIND) => Err(End::Anew),
-            () = self.events.closed() => Err(End::Unheard),
-        }
-    }
-
-    async fn pause(&mut self) {
-        let delay = self.backoff.next().unwrap_or(LONGEST_DELAY);
-        let busy = self.pulse.busy_until();
-        sleep_until(busy.max(Instant::now() + delay)).await;
-        self.asked = Instant::now();
-    }
-
-    async fn complain(&mut self, failure: &Failure) -> Result<(), End> {
-        let (origin, text) = match failure.cause {
-            Cause::Connection => {
-                let origin = self.connection.to_string();
-                let text = format!("{origin}: {}{}", failure.text, self.connection.hint());
-                (origin, text)
-            }
-            _ => {
-                let origin = format!("{}: {}", self.connection, self.kind());
-                let text = format!("{origin}: {}", failure.text);
-                (origin, text)
-            }
-        };
-        self.pulse.set_problem(Some(text.clone()));
-        self.answers = self.pulse.answers();
-        self.complaints.insert(origin.clone());
-        self.send(vec![Event::Problems {
-            origin,
-            problems: vec![text],
-        }])
-        .await
-    }
-
-    /// All is well again.
-    async fn settle(&mut self) -> Result<(), End> {
-        self.pulse.set_problem(None);
-        let complaints = std::mem::take(&mut self.complaints).into_iter();
-        let settled = complaints.map(|origin| Event::Problems {
-            origin,
-            problems: Vec::new(),
-        });
-        self.send(settled.collect()).await
-    }
-
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         self.pulse.kind().name()
     }
 
-    async fn send(&self, batch: Vec<Event>) -> Result<(), End> {
+    pub(super) async fn send(&self, batch: Vec<Event>) -> Result<(), End> {
         self.deliver(batch, Instant::now()).await
     }
 

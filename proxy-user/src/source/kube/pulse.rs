@@ -107,12 +107,9 @@ impl Pulse {
         self.0.borrow().heard
     }
 
-    /// The server has answered, and not with an error.
+    /// The server has answered, and not with an error. That a watch has begun is no news yet.
     pub(super) fn answered(&self) {
-        self.0.send_modify(|state| {
-            state.heard = Instant::now();
-            state.answers += 1;
-        });
+        self.0.send_modify(|state| state.answers += 1);
     }
 
     /// How many such answers there were.

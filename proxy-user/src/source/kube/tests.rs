@@ -157,6 +157,14 @@ impl Play {
         assert_eq!(self.seen.synced, 1);
     }
 
+    async fn until_listed(&self, kind: &str, times: u64) {
+        let deadline = Instant::now() + LIMIT;
+        while self.report(kind).lists < times {
+            assert!(Instant::now() < deadline, "{kind} is not listed again");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn report(&self, kind: &str) -> WatchReport {
         let mut reports = self.watches.iter().map(Watch::report);
         reports.find(|report| report.kind == kind).unwrap()
@@ -293,10 +301,6 @@ async fn a_watch_that_breaks_is_resumed() {
             code: 429,
             retry_after: Some(1),
         },
-        Effect::Status {
-            code: 410,
-            retry_after: None,
-        },
     ];
     let rounds = effects.map(|effect| {
         tokio::spawn(async move {
@@ -318,6 +322,24 @@ async fn a_watch_that_breaks_is_resumed() {
     });
     for round in rounds {
         round.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_point_that_is_too_old_all_is_listed_again() {
+    for streaming_lists in [true, false] {
+        let folder = Folder::new(&format!("expired-{streaming_lists}"));
+        let options = Options {
+            streaming_lists,
+            ..Options::default()
+        };
+        let mut play = Play::start(&folder, options).await;
+        play.server.outage();
+        play.server.apply(service("web", 81)).unwrap();
+        play.server.compact();
+        play.server.heal();
+        play.goes_on(82).await;
+        play.until_listed("Service", 2).await;
     }
 }
 
@@ -422,7 +444,7 @@ async fn a_watch_that_falls_silent_is_made_anew() {
         let start = Instant::now();
         play.goes_on(81).await;
         assert!(start.elapsed() >= Duration::from_secs(1), "it was silent");
-        assert!(play.report("Service").lists >= 2);
+        play.until_listed("Service", 2).await;
         assert_eq!(
             play.report("EndpointSlice").lists,
             1,
@@ -550,6 +572,57 @@ async fn of_several_servers_one_that_answers_is_asked() {
         }
         assert_eq!(seen.port("web"), Some(80));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_left() {
+    let folder = Folder::new("stalled");
+    let servers = [(); 2].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        ApiServer::start(listener, Options::plain()).unwrap()
+    });
+    servers[0].fault(Fault::new(Effect::Stall));
+    servers[1].apply(service("web", 80)).unwrap();
+    servers[1].write_kubeconfig(&folder.file()).unwrap();
+    for node in ["node-a", "node-b", "node-c"] {
+        let settings = ApiSettings {
+            kubeconfig: Some(folder.file()),
+            api_servers: servers
+                .iter()
+                .map(|it| it.address().to_string().parse().unwrap())
+                .collect(),
+            ..ApiSettings::default()
+        };
+        let connection = Connection::open(settings, node).await.unwrap();
+        let source = ApiSource::new(connection, node, Duration::from_secs(1));
+        let (events_in, mut events) = mpsc::channel(16);
+        tokio::spawn(source.run(events_in));
+        let mut seen = Seen::default();
+        while seen.synced == 0 {
+            let batch = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
+            batch
+                .unwrap()
+                .events
+                .into_iter()
+                .for_each(|event| seen.take(event));
+        }
+        assert_eq!(seen.port("web"), Some(80));
+    }
+}
+
+#[tokio::test]
+async fn a_url_without_a_scheme_is_one_of_https() {
+    let open = async |master: &str| {
+        let settings = ApiSettings {
+            master: Some(master.parse().unwrap()),
+            ..ApiSettings::default()
+        };
+        Connection::open(settings, NODE).await
+    };
+    let connection = open("192.0.2.1:6443").await.unwrap();
+    assert_eq!(connection.to_string(), "API server https://192.0.2.1:6443");
+    let error = open("/api").await.unwrap_err();
+    assert_eq!(error.to_string(), "'/api' is not the URL of an API server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
