@@ -1,5 +1,7 @@
 //! Ring 4: real connections through real programs, in a cluster made of network namespaces.
 
+#[path = "netns/api.rs"]
+mod api;
 #[path = "netns/cells.rs"]
 mod cells;
 #[path = "netns/cgroups.rs"]

@@ -54,7 +54,7 @@ impl Stage {
             .iter()
             .map(|pod| Server::start(pod, TARGET).unwrap())
             .collect();
-        let service = service(&web);
+        let service = web_service(&web);
         cluster.manifests().unwrap().write(&service).unwrap();
         let mut stage = Self {
             shell,
@@ -204,7 +204,8 @@ fn backends(bpffs: &Path) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-fn service(web: &[Pod]) -> Service {
+/// TCP and UDP in front of these pods.
+pub(crate) fn web_service(web: &[Pod]) -> Service {
     let port = |name: &str, protocol| ServicePort {
         name: name.into(),
         protocol,

@@ -40,6 +40,8 @@ pub enum Source<'a> {
     Manifests,
     /// The API server of this kubeconfig.
     Kubeconfig(&'a Path),
+    /// The API server of the service account that the program finds, as a pod does.
+    ServiceAccount,
 }
 
 /// A running agent; dropping it stops it.
@@ -208,10 +210,11 @@ impl Drop for Agent {
 }
 
 impl<'a> Source<'a> {
-    fn args(self, paths: &'a AgentPaths) -> [&'a OsStr; 2] {
+    fn args(self, paths: &'a AgentPaths) -> Vec<&'a OsStr> {
         match self {
-            Self::Manifests => ["--manifests".as_ref(), paths.manifests.as_os_str()],
-            Self::Kubeconfig(path) => ["--kubeconfig".as_ref(), path.as_os_str()],
+            Self::Manifests => vec!["--manifests".as_ref(), paths.manifests.as_os_str()],
+            Self::Kubeconfig(path) => vec!["--kubeconfig".as_ref(), path.as_os_str()],
+            Self::ServiceAccount => Vec::new(),
         }
     }
 }
