@@ -3,6 +3,7 @@
 mod address;
 mod endpoints;
 mod members;
+mod name;
 mod node;
 mod pod;
 mod protocol;
@@ -12,6 +13,7 @@ mod skipped;
 
 pub use address::{Cidr, NotACidr};
 pub use endpoints::{Endpoint, Trigger};
+pub use name::ServiceName;
 pub use node::NodeView;
 pub use pod::OptedOut;
 pub use protocol::{IpFamily, Protocol};
@@ -26,17 +28,7 @@ use pod::PodView;
 use service::Exposed;
 use service_cidr::Ranges;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::net::IpAddr;
-
-/// Namespace and name of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
 
 /// A Service and its endpoints, as far as they can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -314,40 +306,6 @@ impl Dirty {
             services: services.into_iter().collect(),
             ..Self::default()
         }
-    }
-}
-
-impl ServiceName {
-    /// From namespace and name.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    /// The key of the Service's object.
-    pub fn key(&self) -> ObjectKey {
-        ObjectKey {
-            kind: Kind::Service,
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-
-    fn of(key: &ObjectKey) -> Self {
-        Self::new(&key.namespace, &key.name)
-    }
-
-    /// Whether it is the Service behind which the API servers are.
-    fn is_of_api_servers(&self) -> bool {
-        self.namespace == "default" && self.name == "kubernetes"
-    }
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
