@@ -269,6 +269,23 @@ fn the_agent_has_its_capabilities_and_no_others() {
 }
 
 #[test]
+fn no_profile_of_the_runtime_confines_the_agent() {
+    let objects = whole("profiles", &[]);
+    let agent = agent(&objects);
+    let context = agent.security_context.unwrap();
+    assert_eq!(context.seccomp_profile.unwrap().type_, "Unconfined");
+    assert_eq!(context.app_armor_profile.unwrap().type_, "Unconfined");
+    // As Kubernetes before 1.30 reads it.
+    let daemons: DaemonSet = only(&objects);
+    let template = daemons.spec.unwrap().template.metadata.unwrap();
+    let key = format!(
+        "container.apparmor.security.beta.kubernetes.io/{}",
+        agent.name
+    );
+    assert_eq!(template.annotations.unwrap()[&key], "unconfined");
+}
+
+#[test]
 fn probes_ask_where_the_agent_answers() {
     let objects = whole("probes", &[]);
     let config: ConfigMap = objects
