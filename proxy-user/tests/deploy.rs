@@ -355,3 +355,28 @@ fn the_program_understands_what_the_pods_start_it_with() {
         }
     }
 }
+
+/// The values that a unit gives this key, in its order.
+fn unit_values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter(|(name, _)| *name == key)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+#[test]
+fn the_unit_starts_the_program_with_flags_that_its_environment_file_replaces() {
+    let unit = std::fs::read_to_string(deploy().join("ferrule.service")).unwrap();
+    let start = unit_values(&unit, "ExecStart");
+    assert_eq!(start, ["/usr/local/bin/ferrule run $FERRULE_ARGS"]);
+    let flags = unit_values(&unit, "Environment")[0].trim_matches('"');
+    let flags = flags.strip_prefix("FERRULE_ARGS=").unwrap();
+    let words = ["run"].into_iter().chain(flags.split(' '));
+    understands(&words.map(str::to_owned).collect::<Vec<_>>());
+    assert!(unit.find("Environment=") < unit.find("EnvironmentFile="));
+    let families = unit_values(&unit, "RestrictAddressFamilies")[0];
+    let families: BTreeSet<&str> = families.split(' ').collect();
+    let needed = ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"];
+    assert_eq!(families, BTreeSet::from(needed));
+}
