@@ -7,12 +7,12 @@ mod kustomize;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Event, Node, Pod, PodSpec, Service, ServiceAccount,
+    ConfigMap, Container, Node, Pod, PodSpec, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::{Resource, api::events};
+use k8s_openapi::{Resource, api::events::v1::Event};
 use kustomize::{Filled, build, deploy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,26 +144,34 @@ fn nothing_is_built_without_the_api_servers_addresses() {
     assert_eq!(source.optional, None, "the pod waits until it is there");
 }
 
-type Right = (String, String, &'static str);
+/// Group and plural of a kind.
+type Kind = (String, String);
 
-fn rights<T: Resource>(verbs: &[&'static str]) -> Vec<Right> {
-    let right = |verb: &&'static str| (T::GROUP.to_owned(), T::URL_PATH_SEGMENT.to_owned(), *verb);
-    verbs.iter().map(right).collect()
+fn kind<T: Resource>() -> Kind {
+    (T::GROUP.to_owned(), T::URL_PATH_SEGMENT.to_owned())
+}
+
+/// What the agent watches.
+fn watched() -> Vec<Kind> {
+    vec![
+        kind::<Service>(),
+        kind::<EndpointSlice>(),
+        kind::<ServiceCIDR>(),
+        kind::<Pod>(),
+        kind::<Node>(),
+    ]
 }
 
 #[test]
 fn the_agent_may_do_what_it_does_and_nothing_else() {
-    let needed = [
-        rights::<Service>(&["list", "watch"]),
-        rights::<EndpointSlice>(&["list", "watch"]),
-        rights::<ServiceCIDR>(&["list", "watch"]),
-        rights::<Pod>(&["list", "watch"]),
-        rights::<Node>(&["get", "list", "watch"]),
-        rights::<Event>(&["create", "patch"]),
-        rights::<events::v1::Event>(&["create", "patch"]),
-    ];
-    let needed: BTreeSet<_> = needed.into_iter().flatten().collect();
-    let needed: BTreeSet<String> = needed.iter().map(|it| format!("{it:?}")).collect();
+    let watched = watched().into_iter().map(|kind| (kind, ["list", "watch"]));
+    let written = (kind::<Event>(), ["create", "patch"]);
+    let rights = watched.chain([written]);
+    let needed: BTreeSet<String> = rights
+        .flat_map(|((group, plural), verbs)| {
+            verbs.map(|verb| format!("{:?}", (&group, &plural, verb)))
+        })
+        .collect();
     let objects = whole("rights", &[]);
     let role: ClusterRole = only(&objects);
     let mut given = BTreeSet::new();
