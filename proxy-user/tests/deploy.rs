@@ -81,6 +81,14 @@ fn every_object_is_of_its_kind_to_the_last_field() {
 }
 
 #[test]
+fn every_object_can_be_deleted_by_one_label() {
+    let objects = whole("label", &COMPONENTS);
+    let label = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/name"].clone();
+    let others: Vec<&Value> = objects.iter().filter(|it| label(it) != "ferrule").collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
 fn fields_that_are_misspelt_or_of_another_type_are_found() {
     let mut object = build(&deploy().join("cleanup")).unwrap().remove(0);
     object["spec"]["template"]["spec"]["hostNetworks"] = true.into();

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A kustomization; what is not here is not used in deploy/.
@@ -33,6 +34,13 @@ struct Generator {
     files: Vec<String>,
     #[serde(default)]
     envs: Vec<String>,
+    options: Options,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,7 +128,13 @@ fn generate(folder: &Path, generator: &Generator) -> Result<Value, String> {
             content.insert(key.to_owned(), value.into());
         }
     }
-    let metadata = json!({ "name": generator.name, "namespace": generator.namespace });
+    let Generator {
+        name,
+        namespace,
+        options,
+        ..
+    } = generator;
+    let metadata = json!({ "name": name, "namespace": namespace, "labels": options.labels });
     Ok(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": content }))
 }
 
