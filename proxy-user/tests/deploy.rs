@@ -20,7 +20,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use xtask::setup::find;
 
 const COMPONENTS: [&str; 3] = ["close-in-pods", "old-kernels", "seccomp"];
 
@@ -96,43 +95,6 @@ fn fields_that_are_misspelt_or_of_another_type_are_found() {
     assert!(found[0].contains("hostNetworks is unknown"), "{found:?}");
     object["spec"]["template"]["spec"]["hostNetwork"] = "true".into();
     std::panic::catch_unwind(|| strange_of(&object)).unwrap_err();
-}
-
-#[test]
-fn what_kubectl_builds_is_the_same_where_it_is_installed() {
-    let Some(kubectl) = find("kubectl") else {
-        return;
-    };
-    let filled = Filled::new("kubectl", &COMPONENTS);
-    for folder in [filled.path().to_owned(), deploy().join("cleanup")] {
-        let built = Command::new(&kubectl)
-            .arg("kustomize")
-            .arg(&folder)
-            .output();
-        let built = built.unwrap();
-        let said = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "{said}");
-        let text = without_hashes(&String::from_utf8(built.stdout).unwrap());
-        let theirs: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        assert_eq!(sorted(theirs), sorted(build(&folder).unwrap()));
-    }
-}
-
-fn sorted(mut objects: Vec<Value>) -> Vec<Value> {
-    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
-    objects
-}
-
-/// A generated name ends with ten letters that come from its content.
-fn without_hashes(text: &str) -> String {
-    let without = |line: &str| {
-        let (start, hash) = line.rsplit_once('-')?;
-        let is_generated = hash.len() == 10 && line.contains("name: ferrule-");
-        is_generated.then(|| start.to_owned())
-    };
-    let lines = text.lines();
-    let lines = lines.map(|line| without(line).unwrap_or_else(|| line.to_owned()));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
