@@ -211,7 +211,8 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices, &device_metrics) => outcome,
-        outcome = listeners.serve() => outcome,
+        // A task of its own: probes are answered while a turn of the sync loop takes long.
+        outcome = tokio::spawn(listeners.serve()) => outcome.context("serving health and metrics")?,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");
