@@ -10,7 +10,7 @@ mod sockets;
 mod watched;
 
 pub use preparations::Preparations;
-pub use report::{AgentReport, ask, stop};
+pub use report::{AgentReport, ask, is_running, stop};
 pub use sockets::SocketReport;
 
 use crate::config::Run;
@@ -87,7 +87,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     features.require()?;
     let method = run.attach.method(&features);
     let settings = settings(run)?;
-    let preparations = Preparations::make(&settings.snat_ports, &run.place.bpffs)?;
+    let preparations = Preparations::make(&settings.snat_ports, &run.place)?;
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),

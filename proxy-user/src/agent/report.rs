@@ -195,6 +195,11 @@ pub fn ask(run_dir: &Path) -> Result<Option<AgentReport>> {
     ))
 }
 
+/// Whether an agent runs on this folder, however busy it is.
+pub fn is_running(run_dir: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket(run_dir)).is_ok()
+}
+
 /// A run folder without an agent, and kept so as long as this value lives.
 pub struct Stopped {
     /// The agent that was stopped, if there was one.
