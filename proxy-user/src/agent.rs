@@ -23,7 +23,7 @@ use crate::datapath::object::{self, Options, Sizes};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
-use crate::metrics::{DeviceMetrics, ProbeMetrics, Sources};
+use crate::metrics::{DeviceMetrics, Part, ProbeMetrics, ProblemMetrics, Sources};
 use crate::sync::{ReportRequest, Settings, Sync};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
@@ -49,7 +49,8 @@ use tracing::{info, warn};
 pub fn run(flags: &Run) -> Result<()> {
     let loaded = flags.clone().load()?;
     let set_filter = logging::start(loaded.run.log_filter())?;
-    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter)?;
+    let problems = ProblemMetrics::default();
+    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter, problems.clone())?;
     let run = &loaded.run;
     let _lock = lock(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,7 +58,7 @@ pub fn run(flags: &Run) -> Result<()> {
         .enable_all()
         .build()
         .context("starting tokio")?;
-    runtime.block_on(serve(run, reload, reloaded))
+    runtime.block_on(serve(run, reload, reloaded, problems))
 }
 
 /// What runs, once it has been set up.
@@ -146,7 +147,12 @@ fn start_closer(
     }
 }
 
-async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
+async fn serve(
+    run: &Run,
+    reload: Reload,
+    reloaded: Reloaded,
+    problems: ProblemMetrics,
+) -> Result<()> {
     let started = SystemTime::now();
     // Settings that are wrong must not get as far as the maps.
     let name = run.node_name()?;
@@ -173,6 +179,7 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let sources = Sources {
         sync: parts.sync.metrics(),
         probes: ProbeMetrics::default(),
+        problems: problems.clone(),
         devices: device_metrics.clone(),
         pins: pins.clone(),
         flows: parts.flows.clone(),
@@ -196,9 +203,12 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
         closed: parts.closed,
         watches,
         settings: reloaded.warnings,
+        unbound: listeners.unbound(),
     };
     let take_sockets = |attacher: &mut Attacher| {
-        sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
+        let taken = sockets::take(run, &pins, attacher.programs());
+        problems.set(Part::Sockets, taken.problem.is_some());
+        sockets_in.send_replace(taken);
     };
     let wake = move || {
         // Full: it has been told already.

@@ -43,12 +43,13 @@ pub struct Place {
     pub is_required: bool,
 }
 
-/// Serves for ever. A port that somebody else has is waited for.
+/// Serves for ever. A port that somebody else has is waited for, and `unbound` says so meanwhile.
 ///
 /// # Errors
 /// The port can't be had, and is required.
-pub async fn serve(place: Place, router: Router) -> Result<()> {
-    let listener = bind(&place).await?;
+pub async fn serve(place: Place, router: Router, unbound: impl Fn(Option<String>)) -> Result<()> {
+    let listener = bind(&place, &unbound).await?;
+    unbound(None);
     let mut clients = Clients::default();
     loop {
         match listener.accept().await {
@@ -61,7 +62,7 @@ pub async fn serve(place: Place, router: Router) -> Result<()> {
     }
 }
 
-async fn bind(place: &Place) -> Result<TcpListener> {
+async fn bind(place: &Place, unbound: &impl Fn(Option<String>)) -> Result<TcpListener> {
     let Place { what, address, .. } = place;
     let mut told = None;
     loop {
@@ -77,7 +78,9 @@ async fn bind(place: &Place) -> Result<TcpListener> {
             Err(error) => {
                 told = Some(error.kind());
                 let complaint = complaint_of(place, &error);
-                warn!("{complaint}; tried again every {} s", RETRY.as_secs());
+                let complaint = format!("{complaint}; tried again every {} s", RETRY.as_secs());
+                warn!("{complaint}");
+                unbound(Some(complaint));
             }
         }
         sleep(RETRY).await;
@@ -211,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn silent_clients_keep_nobody_waiting_however_many_they_are() {
         let address = free().await;
-        let server = tokio::spawn(serve(place(address, true), router()));
+        let server = tokio::spawn(serve(place(address, true), router(), drop));
         let mut silent = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             silent.push(connect(address).await);
@@ -227,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_sends_too_much_or_nothing_at_all_is_left() {
         let address = free().await;
-        let server = tokio::spawn(serve(place(address, true), router()));
+        let server = tokio::spawn(serve(place(address, true), router(), drop));
         let mut talker = connect(address).await;
         let line = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'x'; 64 * 1024]].concat();
         let _ = talker.write_all(&line).await;
@@ -244,12 +247,14 @@ mod tests {
     async fn a_port_that_is_taken_is_waited_for_or_the_end() {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = other.local_addr().unwrap();
-        let error = serve(place(address, true), router()).await.unwrap_err();
+        let error = serve(place(address, true), router(), drop)
+            .await
+            .unwrap_err();
         assert!(
             error.to_string().contains(&address.to_string()),
             "{error:#}"
         );
-        let server = tokio::spawn(serve(place(address, false), router()));
+        let server = tokio::spawn(serve(place(address, false), router(), drop));
         drop(other);
         let answer = timeout(3 * RETRY, ask(address)).await;
         assert!(answer.expect("it is served").ends_with("hello"));
@@ -262,7 +267,7 @@ mod tests {
             let free = open(any.parse().unwrap()).unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
-            let server = tokio::spawn(serve(place(address, true), router()));
+            let server = tokio::spawn(serve(place(address, true), router(), drop));
             for loopback in ["127.0.0.1", "::1"] {
                 let to = SocketAddr::new(loopback.parse().unwrap(), address.port());
                 let answer = timeout(HEADERS, ask(to)).await;
