@@ -10,7 +10,7 @@ mod sockets;
 mod watched;
 
 pub use preparations::Preparations;
-pub use report::{AgentReport, ask, stop};
+pub use report::{AgentReport, ask, is_running, stop};
 pub use sockets::SocketReport;
 
 use crate::config::Run;
@@ -23,7 +23,7 @@ use crate::datapath::object::{self, Options, Sizes};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
-use crate::metrics::{DeviceMetrics, ProbeMetrics, Sources};
+use crate::metrics::{DeviceMetrics, Part, ProbeMetrics, ProblemMetrics, Sources};
 use crate::sync::{Settings, Sync, Vitals};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
@@ -49,7 +49,8 @@ use tracing::{info, warn};
 pub fn run(flags: &Run) -> Result<()> {
     let loaded = flags.clone().load()?;
     let set_filter = logging::start(loaded.run.log_filter())?;
-    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter)?;
+    let problems = ProblemMetrics::default();
+    let (reload, reloaded) = Reload::new(flags, &loaded, set_filter, problems.clone())?;
     let run = &loaded.run;
     let _lock = lock(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,7 +58,7 @@ pub fn run(flags: &Run) -> Result<()> {
         .enable_all()
         .build()
         .context("starting tokio")?;
-    runtime.block_on(serve(run, reload, reloaded))
+    runtime.block_on(serve(run, reload, reloaded, problems))
 }
 
 /// What runs, once it has been set up.
@@ -87,7 +88,7 @@ fn set_up(run: &Run) -> Result<Parts> {
     features.require()?;
     let method = run.attach.method(&features);
     let settings = settings(run)?;
-    let preparations = Preparations::make(&settings.snat_ports, &run.place.bpffs)?;
+    let preparations = Preparations::make(&settings.snat_ports, &run.place)?;
     let measures = sweep::Settings {
         timeouts: run.timeouts.timeouts(),
         snat_ports: settings.snat_ports.clone(),
@@ -148,7 +149,12 @@ fn start_closer(
     }
 }
 
-async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
+async fn serve(
+    run: &Run,
+    reload: Reload,
+    reloaded: Reloaded,
+    problems: ProblemMetrics,
+) -> Result<()> {
     let started = SystemTime::now();
     // Settings that are wrong must not get as far as the maps.
     let name = run.node_name()?;
@@ -175,6 +181,7 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
     let sources = Sources {
         sync: parts.sync.metrics(),
         probes: ProbeMetrics::default(),
+        problems: problems.clone(),
         devices: device_metrics.clone(),
         pins: pins.clone(),
         flows: parts.flows.clone(),
@@ -198,9 +205,12 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
         closed: parts.closed,
         watches,
         settings: reloaded.warnings,
+        unbound: listeners.unbound(),
     };
     let take_sockets = |attacher: &mut Attacher| {
-        sockets_in.send_replace(sockets::take(run, &pins, attacher.programs()));
+        let taken = sockets::take(run, &pins, attacher.programs());
+        problems.set(Part::Sockets, taken.problem.is_some());
+        sockets_in.send_replace(taken);
     };
     let wake = move || {
         // Full: it has been told already.
@@ -213,7 +223,8 @@ async fn serve(run: &Run, reload: Reload, reloaded: Reloaded) -> Result<()> {
         outcome = pods => outcome.context("following pods that have opted out"),
         outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices, &device_metrics) => outcome,
-        outcome = listeners.serve() => outcome,
+        // A task of its own: probes are answered while a turn of the sync loop takes long.
+        outcome = tokio::spawn(listeners.serve()) => outcome.context("serving health and metrics")?,
         outcome = server.run() => {
             outcome.context("serving requests")?;
             info!("asked to stop; programs and maps stay in force");

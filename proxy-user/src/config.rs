@@ -1,5 +1,6 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod empty;
 mod environment;
 mod file;
 mod given;
@@ -14,6 +15,7 @@ mod settings;
 mod source;
 mod timeouts;
 
+pub use empty::without_empty;
 pub use environment::with_environment;
 pub use file::{FieldReport, File, Wrong};
 pub use given::Given;

@@ -5,9 +5,10 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -22,6 +23,8 @@ const HEADERS: Duration = Duration::from_secs(5);
 const CONNECTION: Duration = Duration::from_secs(10);
 /// So many at once. One more, and the oldest goes: of those that get their answer none is ever old.
 const CONNECTIONS: usize = 128;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Bytes of a request's line and headers.
 const LONGEST_REQUEST: usize = 16 * 1024;
 /// After the kernel had no connection to give, for lack of files or memory.
@@ -40,12 +43,13 @@ pub struct Place {
     pub is_required: bool,
 }
 
-/// Serves for ever. A port that somebody else has is waited for.
+/// Serves for ever. A port that somebody else has is waited for, and `unbound` says so meanwhile.
 ///
 /// # Errors
 /// The port can't be had, and is required.
-pub async fn serve(place: Place, router: Router) -> Result<()> {
-    let listener = bind(&place).await?;
+pub async fn serve(place: Place, router: Router, unbound: impl Fn(Option<String>)) -> Result<()> {
+    let listener = bind(&place, &unbound).await?;
+    unbound(None);
     let mut clients = Clients::default();
     loop {
         match listener.accept().await {
@@ -58,11 +62,11 @@ pub async fn serve(place: Place, router: Router) -> Result<()> {
     }
 }
 
-async fn bind(place: &Place) -> Result<TcpListener> {
+async fn bind(place: &Place, unbound: &impl Fn(Option<String>)) -> Result<TcpListener> {
     let Place { what, address, .. } = place;
     let mut told = None;
     loop {
-        match TcpListener::bind(address).await {
+        match listen(*address) {
             Ok(listener) => {
                 info!("{what} on http://{address}");
                 return Ok(listener);
@@ -74,11 +78,46 @@ async fn bind(place: &Place) -> Result<TcpListener> {
             Err(error) => {
                 told = Some(error.kind());
                 let complaint = complaint_of(place, &error);
-                warn!("{complaint}; tried again every {} s", RETRY.as_secs());
+                let complaint = format!("{complaint}; tried again every {} s", RETRY.as_secs());
+                warn!("{complaint}");
+                unbound(Some(complaint));
             }
         }
         sleep(RETRY).await;
     }
+}
+
+/// Both families answer at an address that stands for all of the node's, as at kube-proxy's and everything else
+/// in Go; IPv4 alone where there is no IPv6.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_unspecified() {
+        return open(address);
+    }
+    match open((Ipv6Addr::UNSPECIFIED, address.port()).into()) {
+        Err(error) if address.is_ipv4() && lacks_ipv6(&error) => open(address),
+        outcome => outcome,
+    }
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL]
+        .map(Some)
+        .contains(&code)
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // What net.ipv6.bindv6only says is for others.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // Connections of an earlier agent that are not quite over don't matter.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 fn complaint(place: &Place) -> String {
@@ -175,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn silent_clients_keep_nobody_waiting_however_many_they_are() {
         let address = free().await;
-        let server = tokio::spawn(serve(place(address, true), router()));
+        let server = tokio::spawn(serve(place(address, true), router(), drop));
         let mut silent = Vec::new();
         for _ in 0..2 * CONNECTIONS {
             silent.push(connect(address).await);
@@ -191,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_sends_too_much_or_nothing_at_all_is_left() {
         let address = free().await;
-        let server = tokio::spawn(serve(place(address, true), router()));
+        let server = tokio::spawn(serve(place(address, true), router(), drop));
         let mut talker = connect(address).await;
         let line = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'x'; 64 * 1024]].concat();
         let _ = talker.write_all(&line).await;
@@ -208,16 +247,41 @@ mod tests {
     async fn a_port_that_is_taken_is_waited_for_or_the_end() {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = other.local_addr().unwrap();
-        let error = serve(place(address, true), router()).await.unwrap_err();
+        let error = serve(place(address, true), router(), drop)
+            .await
+            .unwrap_err();
         assert!(
             error.to_string().contains(&address.to_string()),
             "{error:#}"
         );
-        let server = tokio::spawn(serve(place(address, false), router()));
+        let server = tokio::spawn(serve(place(address, false), router(), drop));
         drop(other);
         let answer = timeout(3 * RETRY, ask(address)).await;
         assert!(answer.expect("it is served").ends_with("hello"));
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_stands_for_all_answers_in_both_families() {
+        for any in ["0.0.0.0:0", "[::]:0"] {
+            let free = open(any.parse().unwrap()).unwrap();
+            let address = free.local_addr().unwrap();
+            drop(free);
+            let server = tokio::spawn(serve(place(address, true), router(), drop));
+            for loopback in ["127.0.0.1", "::1"] {
+                let to = SocketAddr::new(loopback.parse().unwrap(), address.port());
+                let answer = timeout(HEADERS, ask(to)).await;
+                assert!(answer.expect(loopback).ends_with("hello"), "{any}");
+            }
+            server.abort();
+        }
+    }
+
+    #[test]
+    fn ipv4_stands_in_only_where_there_is_no_ipv6() {
+        let lacks = |code| lacks_ipv6(&io::Error::from_raw_os_error(code));
+        assert!(lacks(libc::EAFNOSUPPORT));
+        assert!(!lacks(libc::EADDRINUSE));
     }
 
     #[test]

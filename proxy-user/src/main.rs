@@ -15,6 +15,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: follow Services and write them to the datapath.
+    #[command(args_override_self = true)]
     Run(Box<RunOrCheck>),
     /// Prepare the node for an agent with few privileges: mounts and settings of the kernel.
     Init(cli::init::Init),
@@ -37,7 +38,9 @@ struct RunOrCheck {
 
 fn main() -> ExitCode {
     let command = config::with_environment(Cli::command());
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let words = config::without_empty(&command, std::env::args_os());
+    let matches = command.get_matches_from(words);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
         Command::Run(run) => match &run.check.check_config {
             Some(file) => cli::configuration::run(&run.check, file, &run.run),
@@ -64,5 +67,16 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         config::with_environment(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_counts() {
+        let words = ["--max-flows=2048", "--max-flows=4096", "-v=1", "-v=2"];
+        let words = ["ferrule", "run"].into_iter().chain(words);
+        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!("it is run");
+        };
+        assert_eq!(run.run.max_flows, 4096);
+        assert_eq!(run.run.kube_proxy.verbosity, Some(2));
     }
 }

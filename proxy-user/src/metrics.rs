@@ -8,6 +8,7 @@ mod devices;
 mod flows;
 mod packets;
 mod probes;
+mod problems;
 mod process;
 mod rules;
 mod sample;
@@ -17,6 +18,7 @@ mod watches;
 pub use contents::Contents;
 pub use devices::DeviceMetrics;
 pub use probes::ProbeMetrics;
+pub use problems::{Part, ProblemMetrics};
 pub use rules::{LoopMetrics, Turn};
 
 use crate::datapath::closing::ClosingReport;
@@ -38,6 +40,8 @@ pub struct Sources {
     pub sync: LoopMetrics,
     /// Whoever answers for the agent's health.
     pub probes: ProbeMetrics,
+    /// Whoever notices that something is wrong.
+    pub problems: ProblemMetrics,
     /// Whoever attaches programs to devices.
     pub devices: DeviceMetrics,
     /// The maps.
@@ -68,6 +72,7 @@ impl Metrics {
         let mut registry = Registry::default();
         sources.sync.register(&mut registry);
         sources.probes.register(&mut registry);
+        sources.problems.register(&mut registry);
         sources.devices.register(&mut registry);
         packets::register(&mut registry, sources.pins.clone());
         flows::register(

@@ -7,12 +7,12 @@ mod kustomize;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Event, Node, Pod, PodSpec, Service, ServiceAccount,
+    ConfigMap, Container, Node, Pod, PodSpec, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::{Resource, api::events};
+use k8s_openapi::{Resource, api::events::v1::Event};
 use kustomize::{Filled, build, deploy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use xtask::setup::find;
 
 const COMPONENTS: [&str; 3] = ["close-in-pods", "old-kernels", "seccomp"];
 
@@ -81,6 +80,14 @@ fn every_object_is_of_its_kind_to_the_last_field() {
 }
 
 #[test]
+fn every_object_can_be_deleted_by_one_label() {
+    let objects = whole("label", &COMPONENTS);
+    let label = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/name"].clone();
+    let others: Vec<&Value> = objects.iter().filter(|it| label(it) != "ferrule").collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
 fn fields_that_are_misspelt_or_of_another_type_are_found() {
     let mut object = build(&deploy().join("cleanup")).unwrap().remove(0);
     object["spec"]["template"]["spec"]["hostNetworks"] = true.into();
@@ -88,43 +95,6 @@ fn fields_that_are_misspelt_or_of_another_type_are_found() {
     assert!(found[0].contains("hostNetworks is unknown"), "{found:?}");
     object["spec"]["template"]["spec"]["hostNetwork"] = "true".into();
     std::panic::catch_unwind(|| strange_of(&object)).unwrap_err();
-}
-
-#[test]
-fn what_kubectl_builds_is_the_same_where_it_is_installed() {
-    let Some(kubectl) = find("kubectl") else {
-        return;
-    };
-    let filled = Filled::new("kubectl", &COMPONENTS);
-    for folder in [filled.path().to_owned(), deploy().join("cleanup")] {
-        let built = Command::new(&kubectl)
-            .arg("kustomize")
-            .arg(&folder)
-            .output();
-        let built = built.unwrap();
-        let said = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "{said}");
-        let text = without_hashes(&String::from_utf8(built.stdout).unwrap());
-        let theirs: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        assert_eq!(sorted(theirs), sorted(build(&folder).unwrap()));
-    }
-}
-
-fn sorted(mut objects: Vec<Value>) -> Vec<Value> {
-    objects.sort_by_key(|object| format!("{} {}", object["kind"], object["metadata"]["name"]));
-    objects
-}
-
-/// A generated name ends with ten letters that come from its content.
-fn without_hashes(text: &str) -> String {
-    let without = |line: &str| {
-        let (start, hash) = line.rsplit_once('-')?;
-        let is_generated = hash.len() == 10 && line.contains("name: ferrule-");
-        is_generated.then(|| start.to_owned())
-    };
-    let lines = text.lines();
-    let lines = lines.map(|line| without(line).unwrap_or_else(|| line.to_owned()));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -144,26 +114,34 @@ fn nothing_is_built_without_the_api_servers_addresses() {
     assert_eq!(source.optional, None, "the pod waits until it is there");
 }
 
-type Right = (String, String, &'static str);
+/// Group and plural of a kind.
+type Kind = (String, String);
 
-fn rights<T: Resource>(verbs: &[&'static str]) -> Vec<Right> {
-    let right = |verb: &&'static str| (T::GROUP.to_owned(), T::URL_PATH_SEGMENT.to_owned(), *verb);
-    verbs.iter().map(right).collect()
+fn kind<T: Resource>() -> Kind {
+    (T::GROUP.to_owned(), T::URL_PATH_SEGMENT.to_owned())
+}
+
+/// What the agent watches.
+fn watched() -> Vec<Kind> {
+    vec![
+        kind::<Service>(),
+        kind::<EndpointSlice>(),
+        kind::<ServiceCIDR>(),
+        kind::<Pod>(),
+        kind::<Node>(),
+    ]
 }
 
 #[test]
 fn the_agent_may_do_what_it_does_and_nothing_else() {
-    let needed = [
-        rights::<Service>(&["list", "watch"]),
-        rights::<EndpointSlice>(&["list", "watch"]),
-        rights::<ServiceCIDR>(&["list", "watch"]),
-        rights::<Pod>(&["list", "watch"]),
-        rights::<Node>(&["get", "list", "watch"]),
-        rights::<Event>(&["create", "patch"]),
-        rights::<events::v1::Event>(&["create", "patch"]),
-    ];
-    let needed: BTreeSet<_> = needed.into_iter().flatten().collect();
-    let needed: BTreeSet<String> = needed.iter().map(|it| format!("{it:?}")).collect();
+    let watched = watched().into_iter().map(|kind| (kind, ["list", "watch"]));
+    let written = (kind::<Event>(), ["create", "patch"]);
+    let rights = watched.chain([written]);
+    let needed: BTreeSet<String> = rights
+        .flat_map(|((group, plural), verbs)| {
+            verbs.map(|verb| format!("{:?}", (&group, &plural, verb)))
+        })
+        .collect();
     let objects = whole("rights", &[]);
     let role: ClusterRole = only(&objects);
     let mut given = BTreeSet::new();
@@ -269,6 +247,23 @@ fn the_agent_has_its_capabilities_and_no_others() {
 }
 
 #[test]
+fn no_profile_of_the_runtime_confines_the_agent() {
+    let objects = whole("profiles", &[]);
+    let agent = agent(&objects);
+    let context = agent.security_context.unwrap();
+    assert_eq!(context.seccomp_profile.unwrap().type_, "Unconfined");
+    assert_eq!(context.app_armor_profile.unwrap().type_, "Unconfined");
+    // As Kubernetes before 1.30 reads it.
+    let daemons: DaemonSet = only(&objects);
+    let template = daemons.spec.unwrap().template.metadata.unwrap();
+    let key = format!(
+        "container.apparmor.security.beta.kubernetes.io/{}",
+        agent.name
+    );
+    assert_eq!(template.annotations.unwrap()[&key], "unconfined");
+}
+
+#[test]
 fn probes_ask_where_the_agent_answers() {
     let objects = whole("probes", &[]);
     let config: ConfigMap = objects
@@ -337,4 +332,29 @@ fn the_program_understands_what_the_pods_start_it_with() {
             }
         }
     }
+}
+
+/// The values that a unit gives this key, in its order.
+fn unit_values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter(|(name, _)| *name == key)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+#[test]
+fn the_unit_starts_the_program_with_flags_that_its_environment_file_replaces() {
+    let unit = std::fs::read_to_string(deploy().join("ferrule.service")).unwrap();
+    let start = unit_values(&unit, "ExecStart");
+    assert_eq!(start, ["/usr/local/bin/ferrule run $FERRULE_ARGS"]);
+    let flags = unit_values(&unit, "Environment")[0].trim_matches('"');
+    let flags = flags.strip_prefix("FERRULE_ARGS=").unwrap();
+    let words = ["run"].into_iter().chain(flags.split(' '));
+    understands(&words.map(str::to_owned).collect::<Vec<_>>());
+    assert!(unit.find("Environment=") < unit.find("EnvironmentFile="));
+    let families = unit_values(&unit, "RestrictAddressFamilies")[0];
+    let families: BTreeSet<&str> = families.split(' ').collect();
+    let needed = ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"];
+    assert_eq!(families, BTreeSet::from(needed));
 }

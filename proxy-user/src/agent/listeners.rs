@@ -3,7 +3,7 @@
 use crate::config::Run;
 use crate::health::{Criteria, health_routes, metrics_routes};
 use crate::http::{Place, serve};
-use crate::metrics::{Metrics, ProbeMetrics, Sources};
+use crate::metrics::{Metrics, Part, ProbeMetrics, ProblemMetrics, Sources};
 use crate::sync::Vitals;
 use anyhow::Result;
 use axum::Router;
@@ -14,10 +14,20 @@ use tokio::try_join;
 /// kube-proxy, with its ports.
 const OTHER_OWNER: (&str, [u16; 2]) = ("kube-proxy", [10256, 10249]);
 
+/// Why the address of health and that of metrics can't be bound, if so.
+pub(super) type Unbound = [watch::Receiver<Option<String>>; 2];
+
 /// Both addresses, and what is served there.
 pub(super) struct Listeners {
-    health: Option<(Place, Router)>,
-    metrics: Option<(Place, Router)>,
+    health: Listener,
+    metrics: Listener,
+    problems: ProblemMetrics,
+}
+
+/// What is served, if anything, and who is told that it can't be.
+struct Listener {
+    served: Option<(Place, Router)>,
+    unbound: watch::Sender<Option<String>>,
 }
 
 impl Listeners {
@@ -34,16 +44,23 @@ impl Listeners {
         };
         let probes: ProbeMetrics = sources.probes.clone();
         let place = |what, address| place(what, address, run.bind_address_hard_fail());
+        let problems = sources.problems.clone();
         Self {
-            health: run.healthz_bind_address().map(|address| {
+            health: Listener::new(run.healthz_bind_address().map(|address| {
                 let routes = health_routes(vitals, criteria, probes);
                 (place("health", address), routes)
-            }),
-            metrics: run.metrics_bind_address().map(|address| {
+            })),
+            metrics: Listener::new(run.metrics_bind_address().map(|address| {
                 let routes = metrics_routes(Metrics::new(sources));
                 (place("metrics", address), routes)
-            }),
+            })),
+            problems,
         }
+    }
+
+    /// For `ferrule status`.
+    pub(super) fn unbound(&self) -> Unbound {
+        [&self.health, &self.metrics].map(|listener| listener.unbound.subscribe())
     }
 
     /// Serves for ever.
@@ -51,14 +68,34 @@ impl Listeners {
     /// # Errors
     /// An address can't be had, and is required.
     pub(super) async fn serve(self) -> Result<()> {
-        try_join!(listen(self.health), listen(self.metrics)).map(|_| ())
+        let Self {
+            health,
+            metrics,
+            problems,
+        } = self;
+        try_join!(
+            health.serve(Part::HealthPort, &problems),
+            metrics.serve(Part::MetricsPort, &problems)
+        )
+        .map(|_| ())
     }
 }
 
-async fn listen(listener: Option<(Place, Router)>) -> Result<()> {
-    match listener {
-        Some((place, router)) => serve(place, router).await,
-        None => std::future::pending().await,
+impl Listener {
+    fn new(served: Option<(Place, Router)>) -> Self {
+        let unbound = watch::Sender::new(None);
+        Self { served, unbound }
+    }
+
+    async fn serve(self, part: Part, problems: &ProblemMetrics) -> Result<()> {
+        let Some((place, router)) = self.served else {
+            return std::future::pending().await;
+        };
+        let tell = |complaint: Option<String>| {
+            problems.set(part, complaint.is_some());
+            self.unbound.send_replace(complaint);
+        };
+        serve(place, router, tell).await
     }
 }
 
@@ -69,5 +106,37 @@ fn place(what: &'static str, address: SocketAddr, is_required: bool) -> Place {
         address,
         usual_owner: ports.contains(&address.port()).then_some(owner),
         is_required,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn an_address_that_others_have_is_told_until_it_is_free() {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let place = place("health", other.local_addr().unwrap(), false);
+        let listener = Listener::new(Some((place, Router::new())));
+        let mut told = listener.unbound.subscribe();
+        let problems = ProblemMetrics::default();
+        let seen = problems.clone();
+        let served = listener.serve(Part::HealthPort, &problems);
+        let follow = async {
+            let complaint = told.wait_for(Option::is_some).await.unwrap().clone();
+            assert!(complaint.unwrap().starts_with("health can't be served on"));
+            assert!(seen.is_in_trouble(Part::HealthPort));
+            assert!(!seen.is_in_trouble(Part::MetricsPort));
+            drop(other);
+            told.wait_for(Option::is_none).await.unwrap();
+            assert!(!seen.is_in_trouble(Part::HealthPort));
+        };
+        tokio::select! {
+            ended = served => panic!("{ended:?}"),
+            () = follow => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nothing was told"),
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! What the agent asks of the node before it starts: ports of its own, and packets from the node to itself.
 
-use crate::config::{NODE_PORTS, Run};
+use super::report::is_running;
+use crate::config::{NODE_PORTS, Place, Run};
 use crate::datapath::others;
 use crate::datapath::sysctl::{Setting, accept_local, reserve};
 use anyhow::Result;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use tracing::warn;
 
 /// What has come of it.
@@ -23,7 +23,7 @@ impl Preparations {
     ///
     /// # Errors
     /// The node's ephemeral range can't be read.
-    pub fn make(snat_ports: &RangeInclusive<u16>, bpffs: &Path) -> Result<Self> {
+    pub fn make(snat_ports: &RangeInclusive<u16>, place: &Place) -> Result<Self> {
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();
@@ -32,7 +32,7 @@ impl Preparations {
                 .into_iter()
                 .filter_map(Setting::warning),
         );
-        warnings.extend(others::warnings(bpffs));
+        warnings.extend(others::warnings(&place.bpffs, is_running(&place.run_dir)));
         for warning in &warnings {
             warn!("{warning}");
         }

@@ -3,6 +3,7 @@
 use super::logging::SetFilter;
 use super::watched::{Content, Watched};
 use crate::config::{File, Loaded, Run};
+use crate::metrics::{Part, ProblemMetrics};
 use crate::sync::Followed;
 use anyhow::{Result, anyhow};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ pub(super) struct Reload {
     /// As it was at the start; `None` if there is no file.
     start: Option<File>,
     set_filter: SetFilter,
+    problems: ProblemMetrics,
     followed: watch::Sender<Followed>,
     warnings: watch::Sender<Vec<String>>,
     /// What has been logged of the settings in force.
@@ -35,6 +37,7 @@ impl Reload {
         flags: &Run,
         loaded: &Loaded,
         set_filter: SetFilter,
+        problems: ProblemMetrics,
     ) -> Result<(Self, Reloaded)> {
         let (followed, followed_out) = watch::channel(loaded.run.followed()?);
         let (warnings, warnings_out) = watch::channel(Vec::new());
@@ -42,6 +45,7 @@ impl Reload {
             flags: flags.clone(),
             start: loaded.file.clone(),
             set_filter,
+            problems,
             followed,
             warnings,
             said: Vec::new(),
@@ -130,6 +134,7 @@ impl Reload {
 
     /// For `ferrule status`.
     fn warn(&self, problem: Option<String>) {
+        self.problems.set(Part::Configuration, problem.is_some());
         let warnings = problem.into_iter().chain(self.waiting.clone());
         self.warnings.send_replace(warnings.collect());
     }

@@ -2,6 +2,7 @@
 //!
 //! `report` is answered by a JSON document, `stop` by the end of the agent.
 
+use super::listeners::Unbound;
 use super::preparations::Preparations;
 use super::sockets::SocketReport;
 use crate::datapath::attach::DeviceReport;
@@ -89,6 +90,8 @@ pub(super) struct Server {
     pub(super) watches: Vec<Watch>,
     /// What is wrong with the configuration file, or waits for a restart.
     pub(super) settings: watch::Receiver<Vec<String>>,
+    /// Addresses that can't be bound, and why.
+    pub(super) unbound: Unbound,
 }
 
 impl Server {
@@ -142,6 +145,8 @@ impl Server {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.preparations.warnings.clone();
         warnings.extend(self.settings.borrow().iter().cloned());
+        let unbound = self.unbound.iter();
+        warnings.extend(unbound.filter_map(|complaint| complaint.borrow().clone()));
         warnings
     }
 
@@ -193,6 +198,11 @@ pub fn ask(run_dir: &Path) -> Result<Option<AgentReport>> {
     Ok(Some(
         serde_json::from_slice(&answer).context("the agent's answer")?,
     ))
+}
+
+/// Whether an agent runs on this folder, however busy it is.
+pub fn is_running(run_dir: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket(run_dir)).is_ok()
 }
 
 /// A run folder without an agent, and kept so as long as this value lives.
@@ -285,6 +295,7 @@ mod tests {
             closed: watch::channel(ClosingReport::default()).1,
             watches: Vec::new(),
             settings: watch::channel(Vec::new()).1,
+            unbound: [(); 2].map(|()| watch::channel(None).1),
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -3,6 +3,7 @@
 use super::say;
 use super::status::Output;
 use super::table::table;
+use crate::agent::is_running;
 use crate::datapath::cgroup::mounted_root;
 use crate::datapath::cost::{Cost, costs};
 use crate::datapath::features::{Feature, Features, Without, add_hint};
@@ -30,6 +31,9 @@ pub struct Check {
     /// Mount of bpffs, where other service proxies pin their maps, too.
     #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+    /// Folder of the agent's socket, by which a running agent is told from kube-proxy.
+    #[arg(long, value_name = "PATH", default_value = "/run/ferrule")]
+    pub run_dir: PathBuf,
 }
 
 /// What is printed as JSON.
@@ -89,7 +93,7 @@ pub fn run(check: &Check) -> Result<()> {
         features: Feature::ALL.map(|feature| row(feature, &features)).into(),
         programs,
         sockets: sockets()?,
-        others: warnings(&check.bpffs),
+        others: warnings(&check.bpffs, is_running(&check.run_dir)),
         forwarding: forwarding(),
     };
     let text = match check.output {

@@ -67,7 +67,7 @@ fn set(init: &Init) -> Result<()> {
         Some(ports) => ports.clone(),
         None => default_snat_ports()?,
     };
-    let made = Preparations::make(&snat_ports, &init.place.bpffs)?;
+    let made = Preparations::make(&snat_ports, &init.place)?;
     if let Some(reserved) = &made.reserved_ports {
         say(&format!("reserved ports: {reserved}\n"));
     }

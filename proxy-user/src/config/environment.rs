@@ -1,13 +1,18 @@
 //! Flags of `ferrule run` from the environment: `FERRULE_MAX_FLOWS` for `--max-flows`.
 
+use super::empty::without_empty_variable;
 use clap::{Arg, Command};
+use std::ffi::OsStr;
 
 /// Lets every flag of `run` come from the environment, but those that are only there for kube-proxy's sake.
 ///
 /// A Service called `ferrule-metrics` makes the kubelet set `FERRULE_METRICS_PORT` in pods, so hidden flags with
 /// such names are left out.
 pub fn with_environment(command: Command) -> Command {
-    command.mut_subcommand("run", |run| run.mut_args(from_environment))
+    command.mut_subcommand("run", |run| {
+        let environment = |name: &OsStr| std::env::var_os(name);
+        run.mut_args(|it| without_empty_variable(from_environment(it), environment))
+    })
 }
 
 fn from_environment(argument: Arg) -> Arg {

@@ -6,7 +6,7 @@ use super::schema::{Schema, Time};
 use crate::cluster::Cidr;
 use crate::frontend::NodePortAddresses;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,12 +141,12 @@ impl Problems {
         )
     }
 
-    /// Empty is the default here: a file can't switch it off, but with a flag.
+    /// Empty is the default here: a file can't switch it off, but with a flag. Without a port it is the default
+    /// one's, as in kube-proxy.
     fn listen(&mut self, field: &str, value: Option<&str>) -> Option<Listen> {
         let value = value.filter(|value| !value.is_empty())?;
-        let parsed = value.parse::<SocketAddr>();
-        let parsed = parsed.map_err(|_| format!("'{value}' is neither IP:PORT nor [IPV6]:PORT"));
-        self.read(field, parsed).map(Listen::At)
+        let parsed = value.parse::<Listen>();
+        self.read(field, parsed.map_err(|why| format!("'{value}' is {why}")))
     }
 
     fn cidrs(&mut self, field: &str, value: Option<&str>) -> Vec<Cidr> {

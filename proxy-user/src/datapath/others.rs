@@ -6,14 +6,15 @@ use crate::datapath::firewall::named_chains;
 use aya::programs::loaded_programs;
 use nix::net::if_::if_nametoindex;
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What the operator should know of others, one line each, with what to do.
-pub fn warnings(bpffs: &Path) -> Vec<String> {
-    let mut found: Vec<String> = kube_proxy().into_iter().collect();
+/// What the operator should know of others, one line each, with what to do. `is_agent_here`: whether Ferrule's own
+/// agent runs on this node, which then has kube-proxy's ports.
+pub fn warnings(bpffs: &Path, is_agent_here: bool) -> Vec<String> {
+    let mut found: Vec<String> = kube_proxy(is_agent_here).into_iter().collect();
     found.extend(PROXIES.iter().filter_map(|proxy| proxy.find(bpffs)));
     found
 }
@@ -21,20 +22,22 @@ pub fn warnings(bpffs: &Path) -> Vec<String> {
 /// Where kube-proxy tells its health, and its mode.
 const HEALTH: u16 = 10256;
 const METRICS: u16 = 10249;
+/// For the whole answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes; more than an answer of the right kind has.
+const LONGEST_ANSWER: usize = 4096;
 /// What Ferrule answers in the place of a mode.
 const OURS: &str = "ferrule";
 /// The device to which kube-proxy gives service addresses in its mode ipvs.
 const IPVS: &str = "kube-ipvs0";
 
 /// kube-proxy as it runs, else what it has left behind.
-fn kube_proxy() -> Option<String> {
-    let mode = mode();
-    if mode.as_deref() == Some(OURS) {
-        return leftovers();
-    }
-    let running = match mode {
+fn kube_proxy(is_agent_here: bool) -> Option<String> {
+    let mode = mode((Ipv4Addr::LOCALHOST, METRICS).into(), PATIENCE);
+    let running = match mode.as_deref() {
+        Some(OURS) => return leftovers(),
         Some(mode) => format!("kube-proxy is running (mode {mode})"),
-        None if listens(HEALTH) => {
+        None if !is_agent_here && listens(HEALTH) => {
             format!(
                 "port {HEALTH} is taken, where kube-proxy tells its health: it seems to be running"
             )
@@ -65,22 +68,39 @@ fn leftovers() -> Option<String> {
     })
 }
 
-/// What answers where kube-proxy says its mode; `None`: nothing, or something else.
-fn mode() -> Option<String> {
-    const PATIENCE: Duration = Duration::from_millis(500);
+/// What answers where kube-proxy says its mode, within this time; `None`: nothing, or something else.
+fn mode(to: SocketAddr, patience: Duration) -> Option<String> {
     const MODES: [&str; 4] = ["iptables", "ipvs", "nftables", OURS];
-    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS));
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let deadline = Instant::now() + patience;
+    let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
+    stream.set_write_timeout(Some(patience)).ok()?;
     stream
         .write_all(b"GET /proxyMode HTTP/1.0\r\nHost: localhost\r\n\r\n")
         .ok()?;
-    let mut answer = String::new();
-    // No more than an answer of the right kind has.
-    stream.take(4096).read_to_string(&mut answer).ok()?;
+    let answer = read_until(&mut stream, deadline).ok()?;
+    let answer = String::from_utf8(answer).ok()?;
     let (_, body) = answer.split_once("\r\n\r\n")?;
     let mode = MODES.iter().find(|mode| body.trim() == **mode)?;
     Some((*mode).to_owned())
+}
+
+/// All that is sent, or as much as tells that it is not the answer. However slowly it comes: the deadline is that of
+/// all reads together.
+fn read_until(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut part = [0; 1024];
+    while answer.len() < LONGEST_ANSWER {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
+    Ok(answer)
 }
 
 /// Whether a TCP socket of this network namespace listens on a port.
@@ -170,6 +190,34 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    /// Whoever answers the one who asks for the mode, piece by piece until the other one leaves.
+    fn answering(piece: &'static [u8]) -> (SocketAddr, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = move || {
+            let (mut client, _) = listener.accept().unwrap();
+            while client.write_all(piece).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        (address, std::thread::spawn(answer))
+    }
+
+    #[test]
+    fn whoever_answers_without_an_end_is_left_in_time() {
+        // At this pace all that is read at most would take a minute and more.
+        let (address, server) = answering(b"x");
+        let asked = Instant::now();
+        assert_eq!(mode(address, Duration::from_millis(100)), None);
+        assert!(asked.elapsed() < Duration::from_secs(20));
+        // It ends when the other side has gone.
+        server.join().unwrap();
+        let (address, server) = answering(&[b'x'; 8192]);
+        assert_eq!(mode(address, Duration::from_secs(3600)), None, "too much");
+        server.join().unwrap();
+    }
 
     #[test]
     fn listeners_are_told_from_connections_to_the_same_port() {

@@ -29,6 +29,7 @@ fn sources() -> Sources {
     Sources {
         sync,
         probes: ProbeMetrics::default(),
+        problems: ProblemMetrics::default(),
         devices,
         pins: Pins::new(Path::new("/nowhere")),
         flows: watch::channel(report).1,

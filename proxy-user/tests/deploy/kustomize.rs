@@ -1,9 +1,10 @@
-//! What kustomize makes of a folder, as far as the folders in deploy/ use it: Debian has no kustomize that
-//! knows components.
+//! What kustomize makes of a folder, as far as the folders in deploy/ use it: not every Debian has a kustomize
+//! that knows components.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A kustomization; what is not here is not used in deploy/.
@@ -33,6 +34,13 @@ struct Generator {
     files: Vec<String>,
     #[serde(default)]
     envs: Vec<String>,
+    options: Options,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,7 +128,13 @@ fn generate(folder: &Path, generator: &Generator) -> Result<Value, String> {
             content.insert(key.to_owned(), value.into());
         }
     }
-    let metadata = json!({ "name": generator.name, "namespace": generator.namespace });
+    let Generator {
+        name,
+        namespace,
+        options,
+        ..
+    } = generator;
+    let metadata = json!({ "name": name, "namespace": namespace, "labels": options.labels });
     Ok(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": content }))
 }
 
@@ -197,4 +211,70 @@ fn copy(from: &Path, to: &Path) {
             false => drop(std::fs::copy(&from, &to).unwrap()),
         }
     }
+}
+
+/// Builds a folder `whole` among these files.
+fn build_of(name: &str, files: &[(&str, &str)]) -> Result<Vec<Value>, String> {
+    let top = std::env::temp_dir().join(format!("ferrule-build-{name}-{}", std::process::id()));
+    for (path, text) in files {
+        let path = top.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let built = build(&top.join("whole"));
+    std::fs::remove_dir_all(&top).unwrap();
+    built
+}
+
+const POD: &str = "kind: Pod\nmetadata: {name: a}\n\
+                   spec: {template: {spec: {containers: [{image: x}]}}}\n";
+const COMPONENT: &str = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n\
+    - target: {kind: Pod, name: a}\n  patch: |-\n    - {op: add, path: /spec/more, value: 1}\n";
+
+fn kustomization(fields: &str) -> String {
+    format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n{fields}")
+}
+
+#[test]
+fn resources_are_generated_patched_and_given_their_image() {
+    let whole = kustomization(
+        "resources: [../base]\ncomponents: [../more]\n\
+         images: [{name: x, newName: y/x, newTag: '1'}]\n\
+         configMapGenerator:\n- {name: c, namespace: n, envs: [e], files: [f], options: {labels: {l: v}}}\n",
+    );
+    let built = build_of(
+        "whole",
+        &[
+            ("whole/kustomization.yaml", &whole),
+            ("whole/e", "# none\n\nKEY=a=b\n"),
+            ("whole/f", "text\n"),
+            (
+                "base/kustomization.yaml",
+                &kustomization("resources: [pod.yaml]"),
+            ),
+            ("base/pod.yaml", POD),
+            ("more/kustomization.yaml", COMPONENT),
+        ],
+    );
+    let containers = json!([{ "image": "y/x:1" }]);
+    let pod = json!({ "kind": "Pod", "metadata": { "name": "a" },
+        "spec": { "more": 1, "template": { "spec": { "containers": containers } } } });
+    let metadata = json!({ "name": "c", "namespace": "n", "labels": { "l": "v" } });
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+        "data": { "KEY": "a=b", "f": "text\n" } });
+    assert_eq!(built.unwrap(), [pod, map]);
+}
+
+#[test]
+fn what_the_builder_does_not_know_is_an_error() {
+    let unknown = kustomization("namePrefix: a-\n");
+    let error = build_of("unknown", &[("whole/kustomization.yaml", &unknown)]).unwrap_err();
+    assert!(error.contains("namePrefix"), "{error}");
+    let nothing = kustomization("components: [../more]\n");
+    let files = [
+        ("whole/kustomization.yaml", nothing.as_str()),
+        ("more/kustomization.yaml", COMPONENT),
+    ];
+    let error = build_of("target", &files).unwrap_err();
+    assert!(error.contains("nothing is a"), "{error}");
 }

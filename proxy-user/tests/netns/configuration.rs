@@ -1,6 +1,7 @@
 //! kube-proxy's configuration file, and on which addresses NodePorts are served.
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
+use crate::health::metrics;
 use crate::stage::{NODE_PORT, PROTOCOLS, SHORT, Stage, ask, binary, eventually};
 use serde_json::Value;
 use std::fs;
@@ -149,6 +150,8 @@ fn the_file_of_kube_proxy_counts_and_is_followed() {
         warnings(&stage).contains("nodePortAddresses[0]: 'everywhere' is neither")
     });
     assert_eq!(served(&stage), own, "what was there before stays");
+    let problem = "ferrule_problems{what=\"configuration\"}";
+    assert_eq!(metrics(&stage)[problem], 1.0);
 
     let v4 = format!("[{}/32, '::/0']", others[0]);
     map.write(&config(&format!(
@@ -161,6 +164,7 @@ fn the_file_of_kube_proxy_counts_and_is_followed() {
         "{now}"
     );
     assert!(!now.contains("everywhere"), "{now}");
+    assert_eq!(metrics(&stage)[problem], 0.0, "what waits is none");
 
     map.write(&config("mode: nftables"));
     eventually("nothing is left to warn of", || warnings(&stage) == "[]");

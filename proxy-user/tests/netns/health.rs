@@ -40,7 +40,7 @@ fn from_outside(stage: &Stage, path: &str) -> std::io::Result<u16> {
 }
 
 /// All samples that have a value.
-fn metrics(stage: &Stage) -> BTreeMap<String, f64> {
+pub(crate) fn metrics(stage: &Stage) -> BTreeMap<String, f64> {
     let (status, text) = on_node(stage, "/metrics");
     assert_eq!(status, 200);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -128,10 +128,20 @@ fn a_port_that_is_taken_is_waited_for_and_nothing_else_is() {
         "{log}"
     );
     assert_eq!(on_node(&stage, "/healthz").0, 200, "metrics are served");
+    let problem = "ferrule_problems{what=\"health-port\"}";
+    assert_eq!(metrics(&stage)[problem], 1.0);
+    let warned = |stage: &Stage| {
+        let status = stage.agent(1).status().expect("it answers");
+        let warnings = status["agent"]["warnings"].to_string();
+        warnings.contains("health can't be served on 0.0.0.0:10256")
+    };
+    assert!(warned(&stage));
     drop(other);
     within(NEXT_TRY, "health is served", || {
         from_outside(&stage, "/livez").is_ok_and(|status| status == 200)
     });
+    assert_eq!(metrics(&stage)[problem], 0.0);
+    assert!(!warned(&stage));
     drop(stage.take_agent(1));
     let other = place.run(bind).expect("a place").expect("the port is free");
     let node = stage.cluster.node(1);

@@ -11,7 +11,7 @@ use std::path::Path;
 fn said(stage: &Stage) -> Vec<String> {
     let node = stage.cluster.node(1);
     let bpffs = node.paths().bpffs.clone();
-    let said = node.namespace().run(|| warnings(&bpffs)).unwrap();
+    let said = node.namespace().run(|| warnings(&bpffs, false)).unwrap();
     // Programs are the machine's, whose they may be.
     said.into_iter()
         .filter(|it| !it.contains("(program "))
@@ -58,6 +58,24 @@ fn what_kube_proxy_has_left_behind_is_found_and_reported() {
     assert!(check.contains(&format!("Warning: {wanted}\n")), "{check}");
 }
 
+#[test]
+fn the_agent_is_not_taken_for_kube_proxy_wherever_its_metrics_are() {
+    let stage = Stage::new(&["--metrics-bind-address="]);
+    let node = stage.cluster.node(1);
+    let check = |run_dir: &str| {
+        let words = ["check", "--run-dir", run_dir];
+        let checked = node
+            .namespace()
+            .command(&binary().to_string_lossy(), &words);
+        checked.unwrap()
+    };
+    let warning = "it seems to be running";
+    let own = check(&node.paths().run_dir.to_string_lossy());
+    assert!(!own.contains(warning), "{own}");
+    let other = check("/nowhere");
+    assert!(other.contains(warning), "{other}");
+}
+
 /// Answers one question as kube-proxy's port for metrics does.
 fn answer(listener: &TcpListener, mode: &str) {
     let (mut client, _) = listener.accept().unwrap();
@@ -81,7 +99,8 @@ fn said_beside(stage: &Stage, mode: &str) -> Vec<String> {
 
 #[test]
 fn a_kube_proxy_that_runs_is_told_from_an_agent_of_ours() {
-    let stage = Stage::new(&[]);
+    // Its ports are for those who are made out here.
+    let stage = Stage::new(&["--healthz-bind-address=", "--metrics-bind-address="]);
     let beside = said_beside(&stage, "nftables");
     assert_eq!(beside.len(), 1, "{beside:?}");
     assert!(beside[0].starts_with("kube-proxy is running (mode nftables); stop it"));

@@ -262,6 +262,15 @@ fn unknown_fields_and_those_that_are_there_twice_are_no_errors() {
 }
 
 #[test]
+fn addresses_without_a_port_get_the_default_one() {
+    let text = with("healthzBindAddress: 0.0.0.0\nmetricsBindAddress: '::'\n");
+    let run = load(&[], &text).run;
+    let at = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(run.healthz_bind_address(), at("0.0.0.0:10256"));
+    assert_eq!(run.metrics_bind_address(), at("[::]:10249"));
+}
+
+#[test]
 fn wrong_values_are_refused_with_their_path() {
     let cases = [
         (
@@ -269,8 +278,8 @@ fn wrong_values_are_refused_with_their_path() {
             "bindAddress: 'node-1' is not an IP address",
         ),
         (
-            "healthzBindAddress: 0.0.0.0",
-            "healthzBindAddress: '0.0.0.0' is neither",
+            "healthzBindAddress: 0.0.0.0:x",
+            "healthzBindAddress: '0.0.0.0:x' is neither",
         ),
         (
             "metricsBindAddress: localhost:10249",

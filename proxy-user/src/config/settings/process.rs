@@ -129,13 +129,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "healthzBindAddress",
         &[("healthz-bind-address", Value), ("healthz-port", Value)],
         Honoured,
-        "`/healthz` and `/livez`; an empty flag or port 0 is off",
+        "`/healthz` and `/livez`; without a port it is 10256; an empty flag or port 0 is off",
     ),
     both(
         "metricsBindAddress",
         &[("metrics-bind-address", Value), ("metrics-port", Value)],
         Honoured,
-        "`/metrics` and `/proxyMode`; an empty flag or port 0 is off",
+        "`/metrics` and `/proxyMode`; without a port it is 10249; an empty flag or port 0 is off",
     ),
     both(
         "bindAddressHardFail",

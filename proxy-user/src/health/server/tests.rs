@@ -22,7 +22,7 @@ async fn start(router: Router) -> SocketAddr {
         usual_owner: None,
         is_required: true,
     };
-    tokio::spawn(serve(place, router));
+    tokio::spawn(serve(place, router, drop));
     address
 }
 
