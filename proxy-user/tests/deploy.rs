@@ -6,14 +6,11 @@
 mod kustomize;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Node, Pod, PodSpec, Service, ServiceAccount,
-};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::{Resource, api::events::v1::Event};
 use kustomize::{Filled, build, deploy};
+use proxy_user::source::kube::watched;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -119,17 +116,6 @@ type Kind = (String, String);
 
 fn kind<T: Resource>() -> Kind {
     (T::GROUP.to_owned(), T::URL_PATH_SEGMENT.to_owned())
-}
-
-/// What the agent watches.
-fn watched() -> Vec<Kind> {
-    vec![
-        kind::<Service>(),
-        kind::<EndpointSlice>(),
-        kind::<ServiceCIDR>(),
-        kind::<Pod>(),
-        kind::<Node>(),
-    ]
 }
 
 #[test]

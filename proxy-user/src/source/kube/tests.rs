@@ -157,6 +157,13 @@ impl Play {
         assert_eq!(self.seen.synced, 1);
     }
 
+    /// Waits until the server knows that nobody watches Services any more.
+    async fn unwatched(&self) {
+        while self.server.open_watches("services") > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     async fn until_listed(&self, kind: &str, times: u64) {
         let deadline = Instant::now() + LIMIT;
         while self.report(kind).lists < times {
@@ -236,6 +243,14 @@ async fn what_is_selected_comes_and_goes() {
             "ServiceCIDR kubernetes",
         ]
     );
+    let requests = play.server.requests();
+    let asked = requests.iter().filter(|request| request.method == "GET");
+    let asked: BTreeSet<&str> = asked
+        .filter_map(|request| request.path.rsplit('/').next())
+        .collect();
+    let allowed = watched();
+    let allowed: BTreeSet<&str> = allowed.iter().map(|(_, plural)| plural.as_str()).collect();
+    assert_eq!(asked, allowed, "what roles have to allow");
     let trimmed = play.seen.objects["Service default/web"].metadata();
     assert_eq!(
         (&trimmed.managed_fields, &trimmed.resource_version),
@@ -335,6 +350,7 @@ async fn from_a_point_that_is_too_old_all_is_listed_again() {
         };
         let mut play = Play::start(&folder, options).await;
         play.server.outage();
+        play.unwatched().await;
         play.server.apply(service("web", 81)).unwrap();
         play.server.compact();
         play.server.heal();
@@ -437,9 +453,7 @@ async fn a_watch_that_falls_silent_is_made_anew() {
             .fault(Fault::new(effect).on("services").watches().times(1));
         if effect == Effect::Stall {
             play.server.close_watches();
-            while play.server.open_watches("services") > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            play.unwatched().await;
         }
         let start = Instant::now();
         play.goes_on(81).await;
