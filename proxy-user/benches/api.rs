@@ -116,6 +116,7 @@ fn main() -> Result<()> {
     } else {
         (options.starts, options.seconds)
     };
+    agent::yield_to_agents()?;
     let cluster = Cluster::create(1)?;
     let population = Population {
         services: options.services,
