@@ -178,6 +178,19 @@ impl Play {
     }
 }
 
+/// What a source says until it has all.
+async fn first_lists(source: ApiSource) -> Seen {
+    let (events_in, mut events) = mpsc::channel(16);
+    tokio::spawn(source.run(events_in));
+    let mut seen = Seen::default();
+    while seen.synced == 0 {
+        let delivery = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
+        let events = delivery.unwrap().events.into_iter();
+        events.for_each(|event| seen.take(event));
+    }
+    seen
+}
+
 fn service(name: &str, port: i32) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
            "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": port}]}})
@@ -573,18 +586,7 @@ async fn of_several_servers_one_that_answers_is_asked() {
         };
         let connection = Connection::open(settings, node).await.unwrap();
         let source = ApiSource::new(connection, node, LIMIT);
-        let (events_in, mut events) = mpsc::channel(16);
-        tokio::spawn(source.run(events_in));
-        let mut seen = Seen::default();
-        while seen.synced == 0 {
-            let batch = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
-            batch
-                .unwrap()
-                .events
-                .into_iter()
-                .for_each(|event| seen.take(event));
-        }
-        assert_eq!(seen.port("web"), Some(80));
+        assert_eq!(first_lists(source).await.port("web"), Some(80));
     }
 }
 
@@ -609,18 +611,7 @@ async fn a_server_that_never_answers_is_left() {
         };
         let connection = Connection::open(settings, node).await.unwrap();
         let source = ApiSource::new(connection, node, Duration::from_secs(1));
-        let (events_in, mut events) = mpsc::channel(16);
-        tokio::spawn(source.run(events_in));
-        let mut seen = Seen::default();
-        while seen.synced == 0 {
-            let batch = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
-            batch
-                .unwrap()
-                .events
-                .into_iter()
-                .for_each(|event| seen.take(event));
-        }
-        assert_eq!(seen.port("web"), Some(80));
+        assert_eq!(first_lists(source).await.port("web"), Some(80));
     }
 }
 
