@@ -84,6 +84,10 @@ impl Follower {
     async fn check(&mut self, streams: bool, failure: &Failure) -> Result<(), End> {
         self.connection.leave();
         self.is_check = self.synced.is_none();
+        // It did bring something since the last list: that it does not any more is suspect again.
+        if self.listed.is_some_and(|at| self.pulse.heard() > at) {
+            self.patience = self.silence;
+        }
         if self.synced.is_some() || self.failures > 1 {
             self.complain(failure).await?;
         }
