@@ -14,6 +14,10 @@ pub trait Address: Pod + Eq + Ord + Debug {
     fn ip(self) -> IpAddr;
     /// All of its bits, mixed into a number.
     fn fold(&self) -> u64;
+    /// Its bits where the mask has ones, zeros elsewhere.
+    fn masked(&self, mask: &Self) -> Self;
+    /// As an IPv6 address, one of IPv4 mapped (RFC 4291, 2.5.5.2).
+    fn as_v6(&self) -> AddrV6;
 }
 
 /// An IPv4 address, in network byte order in memory.
@@ -45,6 +49,9 @@ impl AddrV4 {
 }
 
 impl AddrV6 {
+    /// The third word of an IPv4-mapped address.
+    pub(crate) const MAPPED: u32 = 0xffff_u32.to_be();
+
     /// From the words as they lie in a packet.
     #[inline(always)]
     pub const fn from_be(be32: [u32; 4]) -> Self {
@@ -75,6 +82,16 @@ impl Address for AddrV4 {
     fn fold(&self) -> u64 {
         self.be32.into()
     }
+
+    #[inline(always)]
+    fn masked(&self, mask: &Self) -> Self {
+        Self::from_be(self.be32 & mask.be32)
+    }
+
+    #[inline(always)]
+    fn as_v6(&self) -> AddrV6 {
+        AddrV6::from_be([0, 0, AddrV6::MAPPED, self.be32])
+    }
 }
 
 impl Address for AddrV6 {
@@ -95,6 +112,17 @@ impl Address for AddrV6 {
         const ODD: u64 = 0x9fb2_1c65_1e98_df25;
         let [a, b, c, d] = self.be32.map(u64::from);
         (a << 32 | b).wrapping_mul(ODD) ^ (c << 32 | d)
+    }
+
+    #[inline(always)]
+    fn masked(&self, mask: &Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.be32, mask.be32);
+        Self::from_be([a & e, b & f, c & g, d & h])
+    }
+
+    #[inline(always)]
+    fn as_v6(&self) -> AddrV6 {
+        *self
     }
 }
 
@@ -142,12 +170,25 @@ pub enum Proto {
     Tcp = 6,
     /// User Datagram Protocol, 17.
     Udp = 17,
+    /// Stream Control Transmission Protocol, 132.
+    Sctp = 132,
 }
 
 impl Proto {
     /// The protocol of an IP protocol number, if it is one that can be balanced.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// The same, if packets of the protocol can be rewritten.
+    #[inline(always)]
+    pub const fn of_packet(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
@@ -166,6 +207,7 @@ impl Proto {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 }

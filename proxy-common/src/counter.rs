@@ -33,13 +33,15 @@ pub enum Verdict {
     ExtensionHeader,
     /// Translated by a known flow, and sent on past the stack.
     Fast,
+    /// SCTP, whose packets are not rewritten yet: untouched.
+    Sctp,
 }
 
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// The frontend has no backends, and its client has been told so often enough.
+    /// The frontend has no backends, or the address none at this port, and its client has been told so often enough.
     NoBackend,
     /// The service changed twice while the packet looked at it, or its rows contradict each other.
     ServiceTorn,
@@ -56,6 +58,12 @@ pub enum DropReason {
     Redirect,
     /// No route to the backend for a process of this node.
     NoRoute,
+    /// The traffic policy asks for a backend on this node, and there are others only.
+    NoLocalBackend,
+    /// The Service does not take this client's connections at addresses of its load balancer.
+    SourceNotAllowed,
+    /// To an address of Services that no Service has.
+    NoService,
 }
 
 /// What became of a socket's call that named a frontend.
@@ -86,7 +94,7 @@ pub enum Counter {
 
 impl Verdict {
     /// All of them, by index.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotService,
         Self::Unsupported,
         Self::Fragment,
@@ -101,6 +109,7 @@ impl Verdict {
         Self::IcmpQuote,
         Self::ExtensionHeader,
         Self::Fast,
+        Self::Sctp,
     ];
 
     /// The printed name.
@@ -120,13 +129,14 @@ impl Verdict {
             Self::IcmpQuote => "icmp-quote",
             Self::ExtensionHeader => "extension-header",
             Self::Fast => "fast",
+            Self::Sctp => "sctp",
         }
     }
 }
 
 impl DropReason {
     /// All of them, by index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::NoBackend,
         Self::ServiceTorn,
         Self::PortsExhausted,
@@ -135,6 +145,9 @@ impl DropReason {
         Self::RewriteFailed,
         Self::Redirect,
         Self::NoRoute,
+        Self::NoLocalBackend,
+        Self::SourceNotAllowed,
+        Self::NoService,
     ];
 
     /// The printed name.
@@ -148,6 +161,9 @@ impl DropReason {
             Self::RewriteFailed => "rewrite-failed",
             Self::Redirect => "redirect",
             Self::NoRoute => "no-route",
+            Self::NoLocalBackend => "no-local-backend",
+            Self::SourceNotAllowed => "source-not-allowed",
+            Self::NoService => "no-service",
         }
     }
 }

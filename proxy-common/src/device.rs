@@ -68,6 +68,8 @@ pub enum DeviceTrait {
     Fast = 1 << 1,
     /// What leaves by it can be handed to its other end, which is in another network namespace.
     Peered = 1 << 2,
+    /// What comes in by it is from pods.
+    OfPods = 1 << 3,
 }
 
 /// What a device is.

@@ -24,7 +24,10 @@ mod socket;
 mod ticks;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
-pub use config::{NodeConfig, NodeFamilyV4, NodeFamilyV6, SocketOption, SocketOptions};
+pub use config::{
+    Detection, MOST_SERVICE_RANGES, NodeConfig, NodeFamily, NodeOption, NodeOptions, Range,
+    ServiceRanges,
+};
 pub use counter::{Counter, DropReason, SocketCall, Verdict};
 pub use device::{Device, DeviceTrait, DeviceTraits, Mac};
 pub use expiry::{Request, Unused};
@@ -32,10 +35,11 @@ pub use filter::Filter;
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Tuple};
 pub use fragment::{FragmentKey, FragmentPorts, Refusals};
 pub use service::{
-    Backend, BackendRef, Frontend, FrontendKey, FrontendKind, Locality, RegionHeader, ServiceWord,
+    Affinity, AffinityKey, Backend, BackendRef, Frontend, FrontendKey, FrontendKind, FrontendTrait,
+    Lists, Locality, RegionHeader, ServiceWord, SourceRange,
 };
 pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
 pub use ticks::Ticks;
 
 /// Version of the layouts in this crate; written to `CONFIG` and checked before maps are adopted.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

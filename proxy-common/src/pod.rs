@@ -8,7 +8,8 @@
 )]
 
 use crate::{
-    AddrV4, AddrV6, Backend, BackendRef, Flow, FragmentKey, FrontendKey, Port, Ticks, Tuple, Unused,
+    AddrV4, AddrV6, Backend, BackendRef, Flow, FragmentKey, FrontendKey, MOST_SERVICE_RANGES,
+    NodeFamily, Port, Range, ServiceRanges, SourceRange, Ticks, Tuple, Unused,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -44,6 +45,22 @@ macro_rules! plain_rows {
         plain_row!(FragmentKey<$addr>, $addr, $addr, u32, u32);
         plain_row!(FrontendKey<$addr>, $addr, Port, u16);
         plain_row!(Backend<$addr>, $addr, Port, u16, u32);
+        plain_row!(SourceRange<$addr>, u32, $addr);
+        plain_row!(Range<$addr>, $addr, $addr);
+        plain_row!(
+            ServiceRanges<$addr>,
+            u32,
+            [Range<$addr>; MOST_SERVICE_RANGES]
+        );
+        plain_row!(
+            NodeFamily<$addr>,
+            $addr,
+            $addr,
+            u32,
+            Range<$addr>,
+            Range<$addr>,
+            ServiceRanges<$addr>
+        );
     };
 }
 

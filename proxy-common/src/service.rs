@@ -1,6 +1,6 @@
 //! Rows of the service maps: what may be dialled, and who answers.
 
-use crate::{Address, Port, Proto};
+use crate::{AddrV6, Address, Port, Proto, Ticks};
 use bytemuck::{Pod, Zeroable};
 
 /// Key of `FRONTENDS_V4` and `FRONTENDS_V6`: address, port and protocol that clients dial.
@@ -26,6 +26,21 @@ impl<A: Address> FrontendKey<A> {
         }
     }
 
+    /// The key of an address as such; see [`FrontendKind::Address`].
+    #[inline(always)]
+    pub fn of_address(address: A) -> Self {
+        Self {
+            address,
+            port: Port::new(0),
+            proto: 0,
+        }
+    }
+
+    /// Whether it is one of an address as such.
+    pub fn is_of_address(&self) -> bool {
+        self.proto == 0
+    }
+
     /// The protocol, if the row holds a valid one.
     pub fn proto(&self) -> Option<Proto> {
         u8::try_from(self.proto).ok().and_then(Proto::from_number)
@@ -41,6 +56,48 @@ pub enum FrontendKind {
     ClusterIp = 0,
     /// A Service's node port on one of this node's addresses.
     NodePort = 1,
+    /// An address outside that a Service claims.
+    ExternalIp = 2,
+    /// An address of a Service's load balancer.
+    LoadBalancer = 3,
+    /// A Service's cluster address as such, under port and protocol 0: nobody answers at its other ports.
+    Address = 4,
+}
+
+impl FrontendKind {
+    /// All of them, by number.
+    pub const ALL: [Self; 5] = [
+        Self::ClusterIp,
+        Self::NodePort,
+        Self::ExternalIp,
+        Self::LoadBalancer,
+        Self::Address,
+    ];
+
+    /// The name as Kubernetes writes it, or as close to it as there is one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::ExternalIp => "ExternalIP",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::Address => "Address",
+        }
+    }
+}
+
+/// What holds for those who dial a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum FrontendTrait {
+    /// TCP sockets that are connected to it are closed when their backend goes.
+    ClosesTcp = 1 << 0,
+    /// The traffic policy is `Local`: backends on this node alone answer.
+    StaysLocal = 1 << 1,
+    /// A client's connections lead to the same backend; for how long is in the region.
+    Sticks = 1 << 2,
+    /// It is for some clients only; for which is in the region.
+    Restricted = 1 << 3,
 }
 
 /// Value of `FRONTENDS_V4` and `FRONTENDS_V6`.
@@ -50,7 +107,7 @@ pub struct Frontend {
     /// Index into `SERVICES`.
     pub service: u32,
     kind: u16,
-    closes_tcp: u16,
+    traits: u16,
 }
 
 impl Frontend {
@@ -59,29 +116,29 @@ impl Frontend {
         Self {
             service,
             kind: kind as u16,
-            closes_tcp: 0,
+            traits: 0,
         }
     }
 
-    /// The same, and TCP sockets that are connected to it are closed when their backend goes, if wanted.
+    /// The same, of which something else holds if that is so.
     #[must_use]
-    pub const fn closing_tcp(self, is_wanted: bool) -> Self {
+    pub const fn with(self, what: FrontendTrait, is_so: bool) -> Self {
         Self {
-            closes_tcp: is_wanted as u16,
+            traits: self.traits | (what as u16 * is_so as u16),
             ..self
         }
     }
 
-    /// Whether TCP sockets that are connected to it are closed when their backend goes.
+    /// Whether it holds.
     #[inline(always)]
-    pub const fn closes_tcp(&self) -> bool {
-        self.closes_tcp != 0
+    pub const fn has(&self, what: FrontendTrait) -> bool {
+        self.traits & what as u16 != 0
     }
 
     /// In one word, as functions of BPF programs want it: they have five registers for arguments.
     #[inline(always)]
     pub const fn word(self) -> u64 {
-        (self.service as u64) << 32 | (self.closes_tcp as u64) << 16 | self.kind as u64
+        (self.service as u64) << 32 | (self.traits as u64) << 16 | self.kind as u64
     }
 
     /// From that word.
@@ -90,7 +147,7 @@ impl Frontend {
         Self {
             service: (word >> 32) as u32,
             kind: word as u16,
-            closes_tcp: (word >> 16) as u16,
+            traits: (word >> 16) as u16,
         }
     }
 
@@ -100,13 +157,15 @@ impl Frontend {
         self.kind != FrontendKind::ClusterIp as u16
     }
 
+    /// Whether it is of this kind.
+    #[inline(always)]
+    pub const fn is(&self, kind: FrontendKind) -> bool {
+        self.kind == kind as u16
+    }
+
     /// The kind, if the row holds a valid one.
-    pub const fn kind(&self) -> Option<FrontendKind> {
-        match self.kind {
-            0 => Some(FrontendKind::ClusterIp),
-            1 => Some(FrontendKind::NodePort),
-            _ => None,
-        }
+    pub fn kind(&self) -> Option<FrontendKind> {
+        FrontendKind::ALL.get(usize::from(self.kind)).copied()
     }
 }
 
@@ -157,6 +216,9 @@ impl ServiceWord {
 }
 
 /// The words at the start of a region in `SLOTS`; the ids of the backends follow.
+///
+/// They are in this order: those that answer under policy Local alone, under both policies, under policy
+/// Cluster alone, and those that answer nobody new and go on with what they have begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct RegionHeader {
@@ -164,11 +226,49 @@ pub struct RegionHeader {
     pub generation: u32,
     /// How many backend ids follow.
     pub backends: u32,
+    /// How many of them, from the first on, answer under policy Local.
+    pub local: u32,
+    /// The first that answers under policy Cluster.
+    pub cluster_from: u32,
+    /// The one behind the last that does.
+    pub cluster_to: u32,
+    /// For how many ticks a client's connections lead to the same backend; 0: each to any.
+    pub affinity: u32,
+    /// Whose clients may dial addresses of load balancers: a set in `SOURCE_RANGES_*`; 0: all.
+    pub sources: u32,
 }
 
 impl RegionHeader {
     /// Length in words of `SLOTS`.
-    pub const WORDS: u32 = 2;
+    pub const WORDS: u32 = 7;
+    /// Which word is which.
+    pub const BACKENDS: u32 = 1;
+    /// See [`RegionHeader::local`].
+    pub const LOCAL: u32 = 2;
+    /// See [`RegionHeader::cluster_from`].
+    pub const CLUSTER_FROM: u32 = 3;
+    /// See [`RegionHeader::cluster_to`].
+    pub const CLUSTER_TO: u32 = 4;
+    /// See [`RegionHeader::affinity`].
+    pub const AFFINITY: u32 = 5;
+    /// See [`RegionHeader::sources`].
+    pub const SOURCES: u32 = 6;
+
+    /// As it lies in the map.
+    pub fn words(self) -> [u32; Self::WORDS as usize] {
+        bytemuck::cast(self)
+    }
+}
+
+const _: () = assert!(size_of::<RegionHeader>() == RegionHeader::WORDS as usize * 4);
+
+/// The lists of a service that a backend is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lists {
+    /// Those that answer under policy Local.
+    pub local: bool,
+    /// Those that answer under policy Cluster.
+    pub cluster: bool,
 }
 
 /// Value of `BACKENDS_V4` and `BACKENDS_V6`: an endpoint as the datapath sees it.
@@ -179,26 +279,57 @@ pub struct Backend<A> {
     pub address: A,
     /// Port it listens on.
     pub port: Port,
-    local: u16,
+    traits: u16,
     /// Told apart from earlier holders of this id; 0 is an empty row.
     pub generation: u32,
 }
 
 impl<A: Address> Backend<A> {
-    /// A backend; `generation` is not 0.
+    const HERE: u16 = 1 << 0;
+    const IN_LOCAL: u16 = 1 << 1;
+    const IN_CLUSTER: u16 = 1 << 2;
+
+    /// A backend that answers whenever where it runs lets it; `generation` is not 0.
     pub const fn new(address: A, port: Port, locality: Locality, generation: u32) -> Self {
+        let lists = Lists {
+            local: matches!(locality, Locality::Local),
+            cluster: true,
+        };
         Self {
             address,
             port,
-            local: locality as u16,
+            traits: Self::HERE * locality as u16,
             generation,
+        }
+        .listed(lists)
+    }
+
+    /// The same in other lists.
+    #[must_use]
+    pub const fn listed(self, lists: Lists) -> Self {
+        let local = Self::IN_LOCAL * lists.local as u16;
+        let cluster = Self::IN_CLUSTER * lists.cluster as u16;
+        Self {
+            traits: self.traits & Self::HERE | local | cluster,
+            ..self
         }
     }
 
     /// Whether it runs on this node.
     #[inline(always)]
     pub const fn is_local(&self) -> bool {
-        self.local != 0
+        self.traits & Self::HERE != 0
+    }
+
+    /// Whether it answers new clients, under policy Local or under policy Cluster.
+    #[inline(always)]
+    pub const fn answers(&self, stays_local: bool) -> bool {
+        let list = if stays_local {
+            Self::IN_LOCAL
+        } else {
+            Self::IN_CLUSTER
+        };
+        self.traits & list != 0
     }
 }
 
@@ -220,4 +351,59 @@ pub struct BackendRef {
     pub id: u32,
     /// The backend's generation when it was chosen.
     pub generation: u32,
+}
+
+/// Key of `AFFINITIES`: whose connections lead to the same backend of which service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AffinityKey {
+    client: AddrV6,
+    service: u32,
+}
+
+impl AffinityKey {
+    /// No source address begins so: groups are none (RFC 4291, 2.7).
+    const OF_NETNS: u32 = 0xff00_0000_u32.to_be();
+
+    /// Of a client by its address, one of IPv4 mapped into IPv6.
+    #[inline(always)]
+    pub const fn of_address(client: AddrV6, service: u32) -> Self {
+        Self { client, service }
+    }
+
+    /// Of a client by the kernel's cookie of its network namespace: its address is not known before its
+    /// socket is connected.
+    #[inline(always)]
+    pub const fn of_netns(cookie: u64, service: u32) -> Self {
+        let words = [Self::OF_NETNS, 0, (cookie >> 32) as u32, cookie as u32];
+        Self {
+            client: AddrV6::from_be(words),
+            service,
+        }
+    }
+}
+
+/// Value of `AFFINITIES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Affinity {
+    /// Who answers.
+    pub backend: BackendRef,
+    /// When a connection last began.
+    pub since: Ticks,
+}
+
+/// What stands behind the prefix length in the key of `SOURCE_RANGES_V4` and `SOURCE_RANGES_V6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct SourceRange<A> {
+    /// The set that the range is in.
+    pub set: u32,
+    /// Its address.
+    pub address: A,
+}
+
+impl<A> SourceRange<A> {
+    /// Bits of the key in front of the address.
+    pub const SET_BITS: u32 = u32::BITS;
 }

@@ -14,8 +14,7 @@ pub struct SocketAddress {
     unused: u16,
 }
 
-/// The third word of an IPv4-mapped address.
-const MAPPED: u32 = 0xffff_u32.to_be();
+const MAPPED: u32 = AddrV6::MAPPED;
 
 impl SocketAddress {
     /// Of an IPv4 address.

@@ -7,7 +7,9 @@ use crate::icmp::Kind;
 use crate::network::Network;
 use crate::packet::{Hooked, Packet};
 use crate::parse::{Headers, Place};
-use proxy_common::{Address, Device, DropReason, NodeConfig, Port, SocketAddress, Tuple, Verdict};
+use proxy_common::{
+    Address, Device, DropReason, NodeConfig, NodeFamily, Port, SocketAddress, Tuple, Verdict,
+};
 
 /// An IP family, named by its address type.
 pub trait Family: Address {
@@ -78,8 +80,8 @@ pub trait Family: Address {
     /// Whether it is an address of one host: neither unspecified nor of a group.
     fn is_one_host(&self) -> bool;
 
-    /// The address that masks flows, if this node has one of this family.
-    fn masquerade(config: &NodeConfig) -> Option<Self>;
+    /// What is known of the node in this family.
+    fn of_node(config: &NodeConfig) -> &NodeFamily<Self>;
 
     /// The address of a device, zero if it has none that will do.
     fn of_device(device: &Device) -> Self;
@@ -89,10 +91,4 @@ pub trait Family: Address {
 
     /// Its words and one more, scattered over 32 bits.
     fn scattered(&self, salt: u32) -> u32;
-
-    /// Whether `--cluster-cidr` is configured.
-    fn knows_cluster(config: &NodeConfig) -> bool;
-
-    /// Whether an address is inside `--cluster-cidr`; everything is where that isn't configured.
-    fn in_cluster(self, config: &NodeConfig) -> bool;
 }

@@ -133,7 +133,7 @@ fn find<A: Family, P: Packet>(packet: &mut P) -> Result<Found<A>, Verdict> {
 #[inline(always)]
 fn read<A: Family, P: Packet>(packet: &P, quote: usize, end: usize) -> Option<(Proto, Tuple<A>)> {
     let inner = A::network(packet, quote)?;
-    let proto = Proto::from_number(inner.proto)?;
+    let proto = Proto::of_packet(inner.proto)?;
     let transport = quote + A::HEADER;
     let is_whole = transport + size_of::<Ports>() <= end;
     if inner.length() != A::HEADER || inner.part == Part::Later || !is_whole {

@@ -6,8 +6,8 @@ use crate::open::Plan;
 use bytemuck::{Pod, Zeroable};
 use core::cell::Cell;
 use proxy_common::{
-    Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Mac,
-    NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
+    Affinity, AffinityKey, Backend, Device, Flow, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, Hook, Mac, NodeConfig, Refusals, ServiceWord, Table, Ticks, Tuple,
 };
 
 /// Why a row was not inserted.
@@ -111,6 +111,9 @@ pub trait Services<A> {
     /// The row of `FRONTENDS` for what a client dials.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
 
+    /// Whether an address may be a frontend's. Never no where it is.
+    fn may_be_dialled(&self, address: &A) -> bool;
+
     /// The row of `BACKENDS` under this id.
     fn backend(&self, id: u32) -> Option<&Backend<A>>;
 
@@ -122,6 +125,21 @@ pub trait Services<A> {
 
     /// The row of `CONFIG`.
     fn config(&self) -> Option<&NodeConfig>;
+
+    /// The row of `DEVICES` for an interface.
+    fn device(&self, index: u32) -> Option<&Device>;
+
+    /// Whether an address is in a set of `SOURCE_RANGES`.
+    fn is_in_set(&self, set: u32, address: &A) -> bool;
+
+    /// The backend that a client's connections lead to.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+
+    /// Remembers it; without room nothing is remembered.
+    fn put_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+
+    /// The time.
+    fn now(&self) -> Ticks;
 
     /// Thirty-two random bits.
     fn random(&self) -> u32;
@@ -139,9 +157,6 @@ pub trait Kernel<A>: Services<A> {
     /// Whether there may be a row in a flow table for packets between the addresses of `tuple` at a hook. Never no
     /// where there is one.
     fn may_have_flow(&self, hook: Hook, tuple: &Tuple<A>) -> bool;
-
-    /// Whether an address may be a frontend's. Never no where it is.
-    fn may_be_dialled(&self, address: &A) -> bool;
 
     /// The row of a flow table for a packet's tuple.
     fn flow(&self, table: Table, tuple: &Tuple<A>) -> Option<&Flow<A>>;
@@ -195,9 +210,6 @@ pub trait Kernel<A>: Services<A> {
     /// `None` without memory; not to be nested.
     fn with_plan<R>(&mut self, work: impl FnOnce(&mut Self, &mut Plan<A>) -> R) -> Option<R>;
 
-    /// The row of `DEVICES` for an interface.
-    fn device(&self, index: u32) -> Option<&Device>;
-
     /// Where a packet from `src` (`None`: still to be chosen) to `dst` goes next that is at a hook of this
     /// device, as far as routing tells.
     fn route(&self, src: Option<&A>, dst: &A, device: u32) -> Route<A>;
@@ -217,9 +229,6 @@ pub trait Kernel<A>: Services<A> {
     /// Whether a socket of this node sends from the source of `tuple` to its destination, or is bound
     /// to that source.
     fn has_socket(&self, tuple: &Tuple<A>) -> bool;
-
-    /// The time.
-    fn now(&self) -> Ticks;
 
     /// Told of every packet that has a tuple and of what became of it, for the debug log.
     fn decided(&self, tuple: &Tuple<A>, fate: Fate);

@@ -167,7 +167,7 @@ fn length<A: Family, P: Hooked>(packet: &P, headers: &Headers<A>) -> u32 {
         (Some(transport), segment) if segment != 0 => {
             let header = match headers.proto {
                 Proto::Tcp => packet.load(transport + DATA_OFFSET).map_or(0, data_offset),
-                Proto::Udp => transport_length(Proto::Udp) as u32,
+                proto @ (Proto::Udp | Proto::Sctp) => transport_length(proto) as u32,
             };
             transport as u32 - network + header + segment
         }

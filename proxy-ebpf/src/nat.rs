@@ -143,12 +143,12 @@ pub(crate) fn store_covered_ipv6_addresses<P: Packet>(
     packet.store(network + IPV6_ADDRESSES, addresses)
 }
 
-/// Where a transport header has its checksum.
+/// Where a transport header has its checksum. Packets of SCTP don't come here.
 #[inline(always)]
 pub(crate) const fn checksum_offset(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_CHECKSUM,
-        Proto::Udp => UDP_CHECKSUM,
+        Proto::Udp | Proto::Sctp => UDP_CHECKSUM,
     }
 }
 
@@ -158,6 +158,6 @@ pub(crate) const fn checksum_offset(proto: Proto) -> usize {
 pub(crate) const fn zero_checksum(proto: Proto) -> Zero {
     match proto {
         Proto::Tcp => Zero::Sum,
-        Proto::Udp => Zero::NoChecksum,
+        Proto::Udp | Proto::Sctp => Zero::NoChecksum,
     }
 }

@@ -23,6 +23,8 @@ pub struct Plan<A> {
     pub backend: BackendRef,
     /// Whether the client must be masked.
     pub masked: bool,
+    /// Whether it need not be, although the policy says so, if answers come back by the way that it has come.
+    pub is_spared: bool,
     /// Whether the client's row exists already: a first packet has come again, or goes elsewhere now.
     pub renews: bool,
     /// Whether a process of this node is the client.
@@ -48,6 +50,7 @@ impl<A: Family> Plan<A> {
         self.address_delta = black_box(0);
         self.backend = BackendRef::zeroed();
         self.masked = false;
+        self.is_spared = false;
         self.renews = false;
         self.is_host = is_host;
         self.displaces = false;

@@ -166,7 +166,7 @@ pub fn ipv4<'a, P: Packet>(
     if ip.fragment & FRAGMENT_MASK.to_be() != 0 {
         return Err(Verdict::Fragment);
     }
-    let proto = Proto::from_number(ip.protocol).ok_or(Verdict::Unsupported)?;
+    let proto = Proto::of_packet(ip.protocol).ok_or_else(|| untranslated(ip.protocol))?;
     let length = usize::from(u16::from_be(ip.total_length));
     // 0: larger than 64 KiB, on its way to be segmented (BIG TCP, Linux 6.3).
     if length != 0 && length < ihl + transport_length(proto) {
@@ -192,7 +192,7 @@ pub fn ipv6<'a, P: Packet>(
     if is_extension(ip.next_header) {
         return Err(Verdict::ExtensionHeader);
     }
-    let proto = Proto::from_number(ip.next_header).ok_or(Verdict::Unsupported)?;
+    let proto = Proto::of_packet(ip.next_header).ok_or_else(|| untranslated(ip.next_header))?;
     let length = usize::from(u16::from_be(ip.payload_length));
     // 0: a jumbogram, on its way to be segmented (BIG TCP, Linux 5.19).
     if length != 0 && length < transport_length(proto) {
@@ -206,12 +206,22 @@ pub fn ipv6<'a, P: Packet>(
     Ok(place.write(headers))
 }
 
-/// Length of a transport header without options.
+/// Why packets of a protocol are not translated. Those of SCTP have a checksum of another kind.
+#[inline(always)]
+pub(crate) const fn untranslated(proto: u8) -> Verdict {
+    if proto == Proto::Sctp.number() {
+        Verdict::Sctp
+    } else {
+        Verdict::Unsupported
+    }
+}
+
+/// Length of a transport header without options. Of SCTP it is what has the ports.
 #[inline(always)]
 pub(crate) const fn transport_length(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => TCP_LENGTH,
-        Proto::Udp => UDP_LENGTH,
+        Proto::Udp | Proto::Sctp => UDP_LENGTH,
     }
 }
 
@@ -229,7 +239,7 @@ pub(crate) fn transport_header<P: Packet>(
             let flags = header[TCP_FLAGS / 4].to_ne_bytes()[TCP_FLAGS % 4];
             Ok((ports, TcpFlags(flags)))
         }
-        Proto::Udp => {
+        Proto::Udp | Proto::Sctp => {
             let header: [u32; UDP_LENGTH / 4] = packet.load(offset).ok_or(Verdict::Malformed)?;
             Ok((bytemuck::cast(header[0]), TcpFlags(0)))
         }

@@ -2,26 +2,43 @@
 
 use crate::family::Family;
 use crate::kernel::Services;
-use crate::service;
+use crate::service::{self, Origin};
 use bytemuck::Zeroable as _;
 use proxy_common::{
-    AddrV4, AddrV6, BackendRef, Connected, DropReason, Frontend, Peer, Peers, SocketAddress,
-    SocketCall,
+    AddrV4, AddrV6, AffinityKey, BackendRef, Connected, DropReason, Frontend, Peer, Peers,
+    SocketAddress, SocketCall,
 };
+
+/// What a socket has dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialled {
+    /// The address and port.
+    pub at: SocketAddress,
+    /// What is there.
+    pub frontend: Frontend,
+    /// The cookie of the socket's network namespace, which is on this node: its address may not be known yet.
+    pub netns: u64,
+}
 
 /// Draws a backend for what is dialled.
 #[inline(never)]
 pub fn choose<A: Family, K: Services<A>>(
     kernel: &K,
-    dialled: &SocketAddress,
-    frontend: Frontend,
+    dialled: &Dialled,
     peer: &mut Peer,
 ) -> Result<(), DropReason> {
+    let Dialled {
+        at,
+        frontend,
+        netns,
+    } = *dialled;
+    let client = AffinityKey::of_netns(netns, frontend.service);
+    let stays_local = service::stays_local(frontend, Origin::Node);
     let mut reference = BackendRef::zeroed();
-    service::draw::<A, K>(kernel, frontend.service, &mut reference)?;
+    service::draw::<A, K>(kernel, frontend, &client, stays_local, &mut reference)?;
     let backend = service::known(kernel, reference).ok_or(DropReason::ServiceTorn)?;
     *peer = Peer {
-        frontend: *dialled,
+        frontend: at,
         backend: backend.address.at_port(backend.port),
         service: frontend.service,
         reference,
@@ -44,15 +61,14 @@ pub fn without(reason: DropReason) -> SocketCall {
 pub fn peer_of<A: Family, K: Services<A>>(
     kernel: &K,
     peers: &mut Peers,
-    dialled: &SocketAddress,
-    frontend: Frontend,
+    dialled: &Dialled,
     taken: Option<SocketAddress>,
 ) -> Result<SocketAddress, SocketCall> {
-    let mut known = peers.peers.iter().filter(|it| is_for(it, dialled));
+    let mut known = peers.peers.iter().filter(|it| is_for(it, &dialled.at));
     if let Some(known) = known.next()
         && service::exists(kernel, known.reference)
     {
-        if known.service == frontend.service {
+        if known.service == dialled.frontend.service {
             return Ok(known.backend);
         }
         if known.service == Peer::LEFT {
@@ -60,7 +76,7 @@ pub fn peer_of<A: Family, K: Services<A>>(
         }
     }
     let mut peer = Peer::zeroed();
-    draw_apart(kernel, peers, dialled, frontend, &mut peer).map_err(without)?;
+    draw_apart(kernel, peers, dialled, &mut peer).map_err(without)?;
     let clashes = clashes(peers, &peer) || taken.is_some_and(|taken| taken.is(&peer.backend));
     if clashes {
         leave(peers, &peer.backend);
@@ -81,12 +97,11 @@ pub fn peer_of<A: Family, K: Services<A>>(
 fn draw_apart<A: Family, K: Services<A>>(
     kernel: &K,
     peers: &Peers,
-    dialled: &SocketAddress,
-    frontend: Frontend,
+    dialled: &Dialled,
     peer: &mut Peer,
 ) -> Result<(), DropReason> {
     for _ in 0..DRAWS {
-        choose(kernel, dialled, frontend, peer)?;
+        choose(kernel, dialled, peer)?;
         if !clashes(peers, peer) {
             break;
         }

@@ -6,6 +6,7 @@ use crate::kernel::Kernel;
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::{Headers, Place};
+use crate::service::Elsewhere;
 use crate::{
     DropReason, Fate, Verdict, flow, host, icmp, known, lane, nat, open, refuse, service, snat,
     unusual,
@@ -97,10 +98,28 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     if may_have_flow && let Some(fate) = known_at_ingress(packet, kernel, headers) {
         return fate;
     }
-    match service::dialled(kernel, headers.proto, &headers.tuple) {
-        None => Ok(Verdict::NotService),
+    let fate = match service::dialled(kernel, headers.proto, &headers.tuple) {
+        None => to_no_frontend(kernel, headers),
         Some(_) if !headers.starts_flow() => Ok(Verdict::NoFlow),
         Some(frontend) => first_packet(packet, kernel, headers, frontend.word()),
+    };
+    match fate {
+        Err(DropReason::NoBackend) => refuse::refuse(packet, kernel, headers, Hook::Ingress),
+        fate => fate,
+    }
+}
+
+/// A packet of no flow, to an address and port that is no frontend: where Services have their addresses
+/// nobody else answers.
+#[inline(always)]
+fn to_no_frontend<A: Family, K: Kernel<A>>(kernel: &K, headers: &Headers<A>) -> Fate {
+    if !headers.starts_flow() {
+        return Ok(Verdict::NotService);
+    }
+    match service::elsewhere(kernel, &headers.tuple.dst) {
+        Elsewhere::Unrelated => Ok(Verdict::NotService),
+        Elsewhere::NoPort => Err(DropReason::NoBackend),
+        Elsewhere::NoService => Err(DropReason::NoService),
     }
 }
 
@@ -144,11 +163,7 @@ fn first_packet<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), false);
         open_at_ingress(packet, kernel, headers, frontend, plan)
     });
-    match fate {
-        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Ingress),
-        Some(fate) => fate,
-        None => Err(DropReason::FlowTableFull),
-    }
+    fate.unwrap_or(Err(DropReason::FlowTableFull))
 }
 
 #[inline(always)]
@@ -161,7 +176,7 @@ fn open_at_ingress<A: Family, P: Hooked, K: Kernel<A>>(
 ) -> Fate {
     flow::take_up(kernel, &headers.tuple, plan);
     service::choose(kernel, frontend, plan)?;
-    if frontend.is_external() && !plan.masked {
+    if plan.is_spared {
         plan.masked = !service::comes_back(kernel, plan, &headers.tuple.src);
     }
     lane::choose(packet, kernel, headers, plan);
@@ -205,13 +220,17 @@ fn egress_of<A: Family, P: Hooked, K: Kernel<A>>(
     };
     let role = match half_open {
         HalfOpen::Carries => return known::half_open::<A, P, K, false>(packet, kernel, headers),
-        HalfOpen::IsPending => FlowRole::Snat,
-        HalfOpen::IsStale => match host_needs(packet, kernel, headers) {
-            Ok(role) => role,
-            Err(verdict) => return Ok(verdict),
-        },
+        HalfOpen::IsPending => Ok(FlowRole::Snat),
+        HalfOpen::IsStale => host_needs(packet, kernel, headers),
     };
-    first_packet_at_egress(packet, kernel, headers, role)
+    let fate = match role {
+        Ok(role) => first_packet_at_egress(packet, kernel, headers, role),
+        Err(fate) => fate,
+    };
+    match fate {
+        Err(DropReason::NoBackend) => refuse::refuse(packet, kernel, headers, Hook::Egress),
+        fate => fate,
+    }
 }
 
 #[inline(always)]
@@ -219,9 +238,13 @@ fn host_needs<A: Family, P: Hooked, K: Kernel<A>>(
     packet: &P,
     kernel: &K,
     headers: &Headers<A>,
-) -> Result<FlowRole, Verdict> {
-    let socket_port = packet.sender().ok_or(Verdict::NotService)?;
-    host::need(kernel, headers, socket_port)
+) -> Result<FlowRole, Fate> {
+    let socket_port = packet.sender().ok_or(Ok(Verdict::NotService))?;
+    match host::need(kernel, headers, socket_port) {
+        Ok(role) => Ok(role),
+        Err(Verdict::NotService) => Err(to_no_frontend(kernel, headers)),
+        Err(verdict) => Err(Ok(verdict)),
+    }
 }
 
 /// The first packet that gets its source here: of a flow that waits to be masked, or of a process of this
@@ -238,11 +261,7 @@ fn first_packet_at_egress<A: Family, P: Hooked, K: Kernel<A>>(
         plan.begin(&headers.tuple, packet.device(), is_host);
         open_at_egress(packet, kernel, headers, plan)
     });
-    match fate {
-        Some(Err(DropReason::NoBackend)) => refuse::refuse(packet, kernel, headers, Hook::Egress),
-        Some(fate) => fate,
-        None => Err(DropReason::FlowTableFull),
-    }
+    fate.unwrap_or(Err(DropReason::FlowTableFull))
 }
 
 #[inline(always)]

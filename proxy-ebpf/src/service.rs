@@ -1,11 +1,24 @@
-//! Frontend to backend: which one answers, and whether it must be masked.
+//! Frontend to backend: who answers, whether nobody does, and whether the client must be masked.
 
 use crate::family::Family;
 use crate::kernel::{Kernel, Services, Way};
 use crate::open::Plan;
 use proxy_common::{
-    Backend, BackendRef, DropReason, Frontend, FrontendKey, NodeConfig, Proto, RegionHeader, Tuple,
+    Affinity, AffinityKey, Backend, BackendRef, Detection, DeviceTrait, DropReason, Frontend,
+    FrontendKey, FrontendTrait, NodeConfig, NodeOption, Proto, RegionHeader, ServiceWord, Tuple,
 };
+
+/// Where a client is, as far as traffic policies are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Origin {
+    /// A process of this node.
+    Node,
+    /// A pod.
+    Pod,
+    /// Outside of the cluster, or it can't be told.
+    Outside,
+}
 
 /// What a packet's destination is, if it is a frontend.
 #[inline(always)]
@@ -20,7 +33,7 @@ pub fn find<A: Family, K: Services<A>>(
 
 /// As [`find`], without looking where there can be none.
 #[inline(always)]
-pub fn dialled<A: Family, K: Kernel<A>>(
+pub fn dialled<A: Family, K: Services<A>>(
     kernel: &K,
     proto: Proto,
     tuple: &Tuple<A>,
@@ -31,28 +44,159 @@ pub fn dialled<A: Family, K: Kernel<A>>(
     }
 }
 
-/// Picks one of a service's backends, each with the same probability, for a flow to this frontend; the
-/// one that is planned already, if it still exists.
+/// What there is at an address and port that is no frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Elsewhere {
+    /// Nothing of a Service's.
+    Unrelated,
+    /// A Service's cluster address, which has no such port.
+    NoPort,
+    /// An address for Services, which none has.
+    NoService,
+}
+
+/// Tells which. To be asked for what is no frontend.
+#[inline(always)]
+pub fn elsewhere<A: Family, K: Services<A>>(kernel: &K, address: &A) -> Elsewhere {
+    if kernel.may_be_dialled(address) && has_service(kernel, address) {
+        return Elsewhere::NoPort;
+    }
+    match kernel.config() {
+        Some(config) if A::of_node(config).services.contain(address) => Elsewhere::NoService,
+        _ => Elsewhere::Unrelated,
+    }
+}
+
+#[inline(always)]
+fn has_service<A: Family, K: Services<A>>(kernel: &K, address: &A) -> bool {
+    kernel
+        .frontend(&FrontendKey::of_address(*address))
+        .is_some()
+}
+
+/// Picks the backend of a flow to this frontend: the one that is planned already, if it still exists; the
+/// one that the client has had, if it is to stay there; else any that may answer, each with the same
+/// probability.
 ///
 /// A function of its own to the verifier too: the stack it needs is needed for this call only. It
 /// returns no data because there is no BTF for an enum that carries a struct.
 #[inline(never)]
-pub fn choose<A: Family, K: Kernel<A>>(
+pub fn choose<A: Family, K: Services<A>>(
     kernel: &K,
     frontend: Frontend,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
     let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
+    let client = plan.to.src;
+    let origin = origin(kernel, config, plan);
     if !exists(kernel, plan.backend) {
-        draw(kernel, frontend.service, &mut plan.backend)?;
+        admit(kernel, frontend, &client)?;
+        let key = AffinityKey::of_address(client.as_v6(), frontend.service);
+        draw(
+            kernel,
+            frontend,
+            &key,
+            stays_local(frontend, origin),
+            &mut plan.backend,
+        )?;
     }
     let backend = known(kernel, plan.backend).ok_or(DropReason::ServiceTorn)?;
-    plan.masked = must_mask(config, frontend, plan.to.src, &backend);
+    mask(config, frontend, origin, &backend, plan);
     let original = plan.to;
     plan.to.dst = backend.address;
     plan.to.dport = backend.port;
     plan.address_delta = A::address_delta(&original, &plan.to);
     Ok(())
+}
+
+/// Where the client of a plan is.
+#[inline(always)]
+pub fn origin<A: Family, K: Services<A>>(
+    kernel: &K,
+    config: &NodeConfig,
+    plan: &Plan<A>,
+) -> Origin {
+    if plan.is_host {
+        return Origin::Node;
+    }
+    let family = A::of_node(config);
+    let is_pod = match family.detection() {
+        Detection::None => false,
+        Detection::BySource => family.pods.contains(&plan.to.src),
+        Detection::ByDevice => {
+            let device = kernel.device(plan.device);
+            device.is_some_and(|device| device.is(DeviceTrait::OfPods))
+        }
+    };
+    if is_pod { Origin::Pod } else { Origin::Outside }
+}
+
+/// Whether only backends on this node may answer. An external address is dialled inside of the cluster as
+/// if the load balancer had been asked: any backend will do.
+#[inline(always)]
+pub fn stays_local(frontend: Frontend, origin: Origin) -> bool {
+    let is_inside = origin as u32 != Origin::Outside as u32;
+    frontend.has(FrontendTrait::StaysLocal) && !(frontend.is_external() && is_inside)
+}
+
+/// Whether clients of this origin are masked, as far as the traffic policy is concerned.
+#[inline(always)]
+pub fn policy_masks<A: Family>(config: &NodeConfig, frontend: Frontend, origin: Origin) -> bool {
+    if !frontend.is_external() {
+        let is_known = A::of_node(config).detection() as u32 != Detection::None as u32;
+        let is_pod = origin as u32 == Origin::Pod as u32;
+        return config.options.has(NodeOption::MasqueradeAll) || is_known && !is_pod;
+    }
+    !frontend.has(FrontendTrait::StaysLocal) || origin as u32 == Origin::Node as u32
+}
+
+/// Plans whether the client is masked: if its backend would else talk to itself (hairpin), or if the policy
+/// says so. A backend of this node answers through it anyway, so its client is spared if answers come back
+/// by the way that it has come; see [`comes_back`].
+#[inline(always)]
+fn mask<A: Family>(
+    config: &NodeConfig,
+    frontend: Frontend,
+    origin: Origin,
+    backend: &Backend<A>,
+    plan: &mut Plan<A>,
+) {
+    let is_wanted = policy_masks::<A>(config, frontend, origin);
+    let is_spared = backend.is_local() && !config.options.has(NodeOption::MasqueradeLocal);
+    let is_hairpin = backend.address == plan.to.src;
+    plan.masked = is_hairpin || is_wanted && !is_spared;
+    plan.is_spared = is_wanted && is_spared && !is_hairpin;
+}
+
+/// Whether a client may dial the frontend: addresses of load balancers may be for some only.
+#[inline(always)]
+fn admit<A: Family, K: Services<A>>(
+    kernel: &K,
+    frontend: Frontend,
+    client: &A,
+) -> Result<(), DropReason> {
+    if frontend.has(FrontendTrait::Restricted) {
+        retried(|| is_admitted(kernel, frontend.service, client))
+    } else {
+        Ok(())
+    }
+}
+
+/// See [`exists`].
+#[inline(never)]
+fn is_admitted<A: Family, K: Services<A>>(
+    kernel: &K,
+    service: u32,
+    client: &A,
+) -> Result<(), DropReason> {
+    let region = region::<A, K>(kernel, service)?;
+    let set = kernel.slot(region + RegionHeader::SOURCES);
+    match set.ok_or(DropReason::ServiceTorn)? {
+        0 => Ok(()),
+        set if kernel.is_in_set(set, client) => Ok(()),
+        _ => Err(DropReason::SourceNotAllowed),
+    }
 }
 
 /// The backend that a flow or socket has, if it still exists: a copy, because the row may change.
@@ -70,18 +214,64 @@ pub fn exists<A: Family, K: Services<A>>(kernel: &K, reference: BackendRef) -> b
     known(kernel, reference).is_some()
 }
 
-/// Draws one of a service's backends. The service may be replaced between our look at its word and at its
-/// region: the new one is complete.
+/// Draws one of a service's backends for a client, or recalls the one that it has had; then that is
+/// remembered.
 #[inline(always)]
 pub fn draw<A: Family, K: Services<A>>(
     kernel: &K,
-    service: u32,
+    frontend: Frontend,
+    client: &AffinityKey,
+    stays_local: bool,
     drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
-    match pick(kernel, service, drawn) {
-        Err(DropReason::ServiceTorn) => pick(kernel, service, drawn),
+    let sticks = frontend.has(FrontendTrait::Sticks);
+    if !(sticks && recall(kernel, client, frontend, stays_local, drawn)) {
+        retried(|| pick::<A, K>(kernel, frontend.service, stays_local, drawn))?;
+    }
+    if sticks {
+        remember::<A, K>(kernel, client, drawn);
+    }
+    Ok(())
+}
+
+/// The service may be replaced between our look at its word and at its region: the new one is complete.
+#[inline(always)]
+fn retried(mut work: impl FnMut() -> Result<(), DropReason>) -> Result<(), DropReason> {
+    match work() {
+        Err(DropReason::ServiceTorn) => work(),
         outcome => outcome,
     }
+}
+
+/// Finds the backend that a client has had not too long ago, if it may still answer. See [`exists`].
+#[inline(never)]
+fn recall<A: Family, K: Services<A>>(
+    kernel: &K,
+    client: &AffinityKey,
+    frontend: Frontend,
+    stays_local: bool,
+    drawn: &mut BackendRef,
+) -> bool {
+    let Some(affinity) = kernel.affinity(client) else {
+        return false;
+    };
+    let ticks = region::<A, K>(kernel, frontend.service)
+        .ok()
+        .and_then(|region| kernel.slot(region + RegionHeader::AFFINITY));
+    let is_fresh = ticks.is_some_and(|ticks| kernel.now().since(affinity.since) <= ticks);
+    let backend = known::<A, K>(kernel, affinity.backend);
+    *drawn = affinity.backend;
+    is_fresh && backend.is_some_and(|backend| backend.answers(stays_local))
+}
+
+/// See [`exists`].
+#[inline(never)]
+fn remember<A: Family, K: Services<A>>(kernel: &K, client: &AffinityKey, drawn: &BackendRef) {
+    let affinity = Affinity {
+        backend: *drawn,
+        since: kernel.now(),
+    };
+    kernel.put_affinity(client, &affinity);
 }
 
 /// See [`exists`].
@@ -89,38 +279,68 @@ pub fn draw<A: Family, K: Services<A>>(
 fn pick<A: Family, K: Services<A>>(
     kernel: &K,
     service: u32,
+    stays_local: bool,
     drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
     let torn = DropReason::ServiceTorn;
-    let word = kernel.service(service);
-    let region = word.region();
-    if word.generation() == 0 || kernel.slot(region) != Some(word.generation()) {
-        return Err(torn);
-    }
-    let backends = kernel.slot(region + 1).ok_or(torn)?;
-    if backends == 0 {
-        return Err(DropReason::NoBackend);
-    }
-    let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
+    let region = region::<A, K>(kernel, service)?;
+    let window = window::<A, K>(kernel, region, stays_local)?;
+    let slot = window.first + kernel.random_below(window.backends);
     let id = kernel.slot(slot).ok_or(torn)?;
     let generation = kernel.backend(id).ok_or(torn)?.generation;
     *drawn = BackendRef { id, generation };
     if generation == 0 { Err(torn) } else { Ok(()) }
 }
 
-/// Whether the reply would miss this node unless the source is masked: the backend would talk to
-/// itself (hairpin), or it is elsewhere and the client is not known to be a pod of the cluster.
+/// Index of a service's region in `SLOTS`.
 #[inline(always)]
-pub fn must_mask<A: Family>(
-    config: &NodeConfig,
-    frontend: Frontend,
-    client: A,
-    backend: &Backend<A>,
-) -> bool {
-    if backend.address == client {
-        return true;
+pub fn region<A: Family, K: Services<A>>(kernel: &K, service: u32) -> Result<u32, DropReason> {
+    let word: ServiceWord = kernel.service(service);
+    let region = word.region();
+    if word.generation() == 0 || kernel.slot(region) != Some(word.generation()) {
+        return Err(DropReason::ServiceTorn);
     }
-    !backend.is_local() && (frontend.is_external() || !client.in_cluster(config))
+    Ok(region)
+}
+
+/// A run of words in `SLOTS`: ids of the backends that may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Index of the first.
+    pub first: u32,
+    /// How many there are, at least one.
+    pub backends: u32,
+}
+
+/// Who of a region may answer.
+#[inline(always)]
+pub fn window<A: Family, K: Services<A>>(
+    kernel: &K,
+    region: u32,
+    stays_local: bool,
+) -> Result<Window, DropReason> {
+    let word = |index| kernel.slot(region + index).ok_or(DropReason::ServiceTorn);
+    let local = if stays_local {
+        word(RegionHeader::LOCAL)?
+    } else {
+        0
+    };
+    if local != 0 {
+        return Ok(Window {
+            first: region + RegionHeader::WORDS,
+            backends: local,
+        });
+    }
+    let from = word(RegionHeader::CLUSTER_FROM)?;
+    let backends = word(RegionHeader::CLUSTER_TO)?.wrapping_sub(from);
+    match (backends, stays_local) {
+        (0, _) => Err(DropReason::NoBackend),
+        (_, true) => Err(DropReason::NoLocalBackend),
+        (_, false) => Ok(Window {
+            first: region + RegionHeader::WORDS + from,
+            backends,
+        }),
+    }
 }
 
 /// Whether a client outside gets the answers of a backend of this node by the way that it has come. It

@@ -45,8 +45,11 @@ fn choose_address<A: Family, K: Kernel<A>>(
         return Ok(());
     }
     let config = kernel.config().ok_or(DropReason::NoMasqueradeAddress)?;
-    plan.to.src = A::masquerade(config).ok_or(DropReason::NoMasqueradeAddress)?;
-    Ok(())
+    plan.to.src = A::of_node(config).masquerade;
+    match plan.to.src == A::zeroed() {
+        true => Err(DropReason::NoMasqueradeAddress),
+        false => Ok(()),
+    }
 }
 
 /// Finds a source port for the plan with which the answer's tuple is free and that no socket of this

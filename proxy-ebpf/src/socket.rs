@@ -6,11 +6,11 @@
 
 use crate::family::Family;
 use crate::kernel::Services;
-use crate::peers::{choose, is_for, peer_of, without};
+use crate::peers::{Dialled, choose, is_for, peer_of, without};
 use bytemuck::Zeroable as _;
 use proxy_common::{
-    AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, NodeConfig, Peer, Peers, Port,
-    Proto, SocketAddress, SocketCall, SocketOption,
+    AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, FrontendTrait, NodeConfig,
+    NodeOption, Peer, Peers, Port, Proto, SocketAddress, SocketCall,
 };
 
 /// A socket in a call, as the kernel shows it to us. The kernel holds its lock meanwhile.
@@ -101,11 +101,16 @@ fn connect_to<A: Family, S: Socket, K: Services<A>>(
 ) -> Option<SocketCall> {
     let proto = socket.proto()?;
     let frontend = find(socket, kernel, proto, dialled, address)?;
-    if !is_served(socket, kernel) {
+    if !is_served(socket, kernel, frontend) {
         return Some(SocketCall::Left);
     }
+    let dialled = Dialled {
+        at: *dialled,
+        frontend,
+        netns: socket.netns(),
+    };
     let mut peer = Peer::zeroed();
-    match choose(kernel, dialled, frontend, &mut peer) {
+    match choose(kernel, &dialled, &mut peer) {
         Ok(()) => {}
         Err(reason) => return Some(without(reason)),
     }
@@ -113,7 +118,7 @@ fn connect_to<A: Family, S: Socket, K: Services<A>>(
         peer,
         proto: proto.number().into(),
         closes: closes(kernel, proto, frontend).into(),
-        netns: socket.netns(),
+        netns: dialled.netns,
         cookie: socket.cookie(),
     };
     if !socket.connect(&connected) {
@@ -128,8 +133,8 @@ fn connect_to<A: Family, S: Socket, K: Services<A>>(
 fn closes<A, K: Services<A>>(kernel: &K, proto: Proto, frontend: Frontend) -> bool {
     let always = kernel
         .config()
-        .is_some_and(|config| config.socket_options.has(SocketOption::CloseTcp));
-    proto == Proto::Udp || always || frontend.closes_tcp()
+        .is_some_and(|config| config.options.has(NodeOption::CloseTcp));
+    proto == Proto::Udp || always || frontend.has(FrontendTrait::ClosesTcp)
 }
 
 /// sendto(2) and its like, with an address: `None` if it is that of no frontend.
@@ -158,7 +163,7 @@ fn send_to<A: Family, S: Socket, K: Services<A>>(
         note_direct(socket, dialled);
         return None;
     };
-    if !is_served(socket, kernel) {
+    if !is_served(socket, kernel, frontend) {
         forget(socket, dialled);
         return Some(SocketCall::Left);
     }
@@ -171,10 +176,15 @@ fn send_to<A: Family, S: Socket, K: Services<A>>(
         Some(peer) => Some(peer.backend),
         None => None,
     };
+    let dialled = Dialled {
+        at: *dialled,
+        frontend,
+        netns: socket.netns(),
+    };
     let Some(peers) = socket.peers_or_new() else {
         return Some(SocketCall::Left);
     };
-    match peer_of(kernel, peers, dialled, frontend, taken) {
+    match peer_of(kernel, peers, &dialled, taken) {
         Ok(backend) => {
             socket.set_address(&backend);
             Some(SocketCall::Sent)
@@ -249,9 +259,8 @@ fn is_node_port<A: Family, K: Services<A>>(
     address: A,
     port: Port,
 ) -> bool {
-    let own = kernel.config().and_then(A::masquerade);
-    let address = match own {
-        Some(own) if address == A::zeroed() => own,
+    let address = match kernel.config() {
+        Some(config) if address == A::zeroed() => A::of_node(config).masquerade,
         _ => address,
     };
     let frontend = kernel.frontend(&FrontendKey::new(address, port, proto));
@@ -272,10 +281,11 @@ fn find<A: Family, S: Socket, K: Services<A>>(
         return kernel.frontend(&key).copied();
     }
     let config = kernel.config()?;
-    if !config.socket_options.has(SocketOption::LoopbackNodePorts) || !is_of_host(socket, config) {
+    let served = A::of_node(config).loopback;
+    if served == A::zeroed() || !is_of_host(socket, config) {
         return None;
     }
-    let key = FrontendKey::new(A::masquerade(config)?, dialled.port, proto);
+    let key = FrontendKey::new(served, dialled.port, proto);
     let frontend = kernel.frontend(&key).copied()?;
     (frontend.kind() == Some(FrontendKind::NodePort)).then_some(frontend)
 }
@@ -286,15 +296,21 @@ fn is_of_host<S: Socket>(socket: &S, config: &NodeConfig) -> bool {
     config.is_host_netns(socket.netns(), || socket.first_netns())
 }
 
-/// Whether sockets such as this are translated here.
+/// Whether sockets such as this are translated here when they dial this. Who may dial what is for some only
+/// can't be told before there is a packet.
 #[inline(always)]
-fn is_served<A: Family, S: Socket, K: Services<A>>(socket: &S, kernel: &K) -> bool {
+fn is_served<A: Family, S: Socket, K: Services<A>>(
+    socket: &S,
+    kernel: &K,
+    frontend: Frontend,
+) -> bool {
     let Some(config) = kernel.config() else {
         return false;
     };
-    let options = config.socket_options;
-    let is_meant = !options.has(SocketOption::HostOnly) || is_of_host(socket, config);
-    is_meant && !socket.is_tied() && !socket.is_path() && !socket.is_exempt()
+    let options = config.options;
+    let is_meant = !options.has(NodeOption::HostOnly) || is_of_host(socket, config);
+    let is_for_all = !frontend.has(FrontendTrait::Restricted);
+    is_meant && is_for_all && !socket.is_tied() && !socket.is_path() && !socket.is_exempt()
 }
 
 /// The application talks to an address itself: if it is that of a backend which a frontend has led to,

@@ -9,7 +9,7 @@ mod packet;
 mod socket;
 mod world;
 
-pub use builder::{PacketBuilder, internet_checksum, tcp, udp};
+pub use builder::{PacketBuilder, internet_checksum, sctp, tcp, udp};
 pub use fixtures::{Fixture, fixtures};
 pub use icmp::{ErrorBuilder, unreachable};
 pub use memory::{run_fixture, run_hook};

@@ -25,10 +25,10 @@ pub fn read<A: Family, P: Packet, K: Kernel<A>>(
     if !A::step_over(packet, &mut found) {
         return Err(Verdict::ExtensionHeader);
     }
-    let proto = match Proto::from_number(found.proto) {
+    let proto = match Proto::of_packet(found.proto) {
         Some(proto) => proto,
         None if found.part == Part::Later => return Err(Verdict::Fragment),
-        None => return Err(Verdict::Unsupported),
+        None => return Err(parse::untranslated(found.proto)),
     };
     let [src, dst] = found.addresses;
     let key = FragmentKey::new(src, dst, found.id, proto);

@@ -1,7 +1,7 @@
 //! What the programs at devices know besides services.
 
 use crate::bpf::maps::{
-    DEVICES, FILTER_V4, FILTER_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6, HALF_OPEN_V4,
+    FILTER_V4, FILTER_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6, HALF_OPEN_V4,
     HALF_OPEN_V6, MAPPED, Maps, PLAN_V4, PLAN_V6, REFUSALS_V4, REFUSALS_V6, SNAT_CURSORS,
 };
 use crate::bpf::route;
@@ -11,8 +11,8 @@ use aya_ebpf::btf_maps::Array;
 use core::cell::Cell;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use proxy_common::{
-    AddrV4, AddrV6, Address, Counter, Device, Filter, Flow, FragmentKey, FragmentPorts, Hook,
-    Refusals, Table, Ticks, Tuple,
+    AddrV4, AddrV6, Address, Counter, Filter, Flow, FragmentKey, FragmentPorts, Hook, Refusals,
+    Table, Tuple,
 };
 use proxy_ebpf::Fate;
 use proxy_ebpf::kernel::{Hop, Journey, Kernel, NextHop, NotInserted, Route};
@@ -51,12 +51,6 @@ macro_rules! kernel_of_family {
             fn may_have_flow(&self, hook: Hook, tuple: &Tuple<$addr>) -> bool {
                 let filter = $filter.get(0);
                 filter.is_none_or(|filter| filter.may_have_flow(hook, &tuple.src, &tuple.dst))
-            }
-
-            #[inline(always)]
-            fn may_be_dialled(&self, address: &$addr) -> bool {
-                let filter = $filter.get(0);
-                filter.is_none_or(|filter| filter.may_be_dialled(address))
             }
 
             #[inline(always)]
@@ -186,12 +180,6 @@ macro_rules! kernel_of_family {
             }
 
             #[inline(always)]
-            fn device(&self, index: u32) -> Option<&Device> {
-                // SAFETY: as for flows.
-                unsafe { DEVICES.get(&index) }
-            }
-
-            #[inline(always)]
             fn route(&self, src: Option<&$addr>, dst: &$addr, device: u32) -> Route<$addr> {
                 route::ask(self.skb, src, dst, device)
             }
@@ -219,11 +207,6 @@ macro_rules! kernel_of_family {
             #[inline(always)]
             fn has_socket(&self, tuple: &Tuple<$addr>) -> bool {
                 route::has_socket(self.skb, tuple)
-            }
-
-            #[inline(always)]
-            fn now(&self) -> Ticks {
-                route::now()
             }
 
             #[inline(always)]

@@ -5,5 +5,5 @@ mod kernel;
 pub(crate) mod maps;
 mod object;
 mod redirect;
-mod route;
+pub(crate) mod route;
 pub(crate) mod skb;

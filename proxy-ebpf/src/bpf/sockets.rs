@@ -5,8 +5,8 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_prandom_u32,
+    bpf_get_socket_cookie, bpf_set_retval, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
@@ -31,6 +31,14 @@ static EXEMPT_BY: Array<ExemptBy, 1> = Array::new();
 pub(crate) struct SocketMaps;
 
 impl SocketMaps {
+    /// Thirty-two random bits.
+    #[inline(always)]
+    #[expect(clippy::unused_self, reason = "hooks of packets have more to say")]
+    fn draw(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no conditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
     /// Adds one to what this call came to.
     #[inline(always)]
     pub(crate) fn count(call: SocketCall) {
@@ -42,8 +50,22 @@ impl SocketMaps {
     }
 }
 
-services_of_family!(SocketMaps, AddrV4, FRONTENDS_V4, BACKENDS_V4);
-services_of_family!(SocketMaps, AddrV6, FRONTENDS_V6, BACKENDS_V6);
+services_of_family!(
+    SocketMaps,
+    AddrV4,
+    FRONTENDS_V4,
+    BACKENDS_V4,
+    FILTER_V4,
+    SOURCE_RANGES_V4
+);
+services_of_family!(
+    SocketMaps,
+    AddrV6,
+    FRONTENDS_V6,
+    BACKENDS_V6,
+    FILTER_V6,
+    SOURCE_RANGES_V6
+);
 
 /// State of sockets without a peer, also those of UDP.
 const TCP_CLOSE: u32 = 7;
@@ -102,7 +124,7 @@ impl<'a, const V6: bool> Bound<'a, V6> {
     pub(crate) fn is_allowed(&self) -> bool {
         let socket = self.context.sock;
         let proto = load(socket, |it| &raw const it.protocol);
-        let Some(proto) = Proto::from_number(proto as u8) else {
+        let Some(proto) = Proto::of_packet(proto as u8) else {
             return true;
         };
         // SAFETY: a valid context of this kind of hook.
@@ -155,7 +177,7 @@ macro_rules! field {
 impl<const V6: bool> Socket for Caller<'_, V6> {
     #[inline(always)]
     fn proto(&self) -> Option<Proto> {
-        Proto::from_number(self.read(field!(protocol)) as u8)
+        Proto::of_packet(self.read(field!(protocol)) as u8)
     }
 
     #[inline(always)]

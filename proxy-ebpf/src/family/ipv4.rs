@@ -9,7 +9,9 @@ use crate::packet::{Hooked, Packet};
 use crate::parse::{self, Headers, Place};
 use crate::refuse;
 use crate::snat::scatter;
-use proxy_common::{AddrV4, Device, DropReason, NodeConfig, Port, SocketAddress, Tuple, Verdict};
+use proxy_common::{
+    AddrV4, Device, DropReason, NodeConfig, NodeFamily, Port, SocketAddress, Tuple, Verdict,
+};
 
 impl Family for AddrV4 {
     const HEADER: usize = size_of::<Ipv4Header>();
@@ -123,8 +125,8 @@ impl Family for AddrV4 {
     }
 
     #[inline(always)]
-    fn masquerade(config: &NodeConfig) -> Option<Self> {
-        Some(config.v4.masquerade).filter(|address| address.be() != 0)
+    fn of_node(config: &NodeConfig) -> &NodeFamily<Self> {
+        &config.v4
     }
 
     #[inline(always)]
@@ -141,15 +143,5 @@ impl Family for AddrV4 {
     #[inline(always)]
     fn scattered(&self, salt: u32) -> u32 {
         scatter(self.be() ^ salt.rotate_left(16))
-    }
-
-    #[inline(always)]
-    fn knows_cluster(config: &NodeConfig) -> bool {
-        config.v4.cluster_mask.be() != 0
-    }
-
-    #[inline(always)]
-    fn in_cluster(self, config: &NodeConfig) -> bool {
-        self.be() & config.v4.cluster_mask.be() == config.v4.cluster_cidr.be()
     }
 }

@@ -9,7 +9,9 @@ use crate::parse::{self, Headers, Place};
 use crate::refuse;
 use crate::snat::scatter;
 use crate::{extension, nat};
-use proxy_common::{AddrV6, Device, DropReason, NodeConfig, Port, SocketAddress, Tuple, Verdict};
+use proxy_common::{
+    AddrV6, Device, DropReason, NodeConfig, NodeFamily, Port, SocketAddress, Tuple, Verdict,
+};
 
 impl Family for AddrV6 {
     const HEADER: usize = size_of::<Ipv6Header>();
@@ -120,8 +122,8 @@ impl Family for AddrV6 {
     }
 
     #[inline(always)]
-    fn masquerade(config: &NodeConfig) -> Option<Self> {
-        Some(config.v6.masquerade).filter(|address| address.be() != [0; 4])
+    fn of_node(config: &NodeConfig) -> &NodeFamily<Self> {
+        &config.v6
     }
 
     #[inline(always)]
@@ -140,18 +142,5 @@ impl Family for AddrV6 {
     fn scattered(&self, salt: u32) -> u32 {
         let [a, b, c, d] = self.be();
         scatter(scatter(a ^ b.rotate_left(16)) ^ c ^ d ^ salt.rotate_left(16))
-    }
-
-    #[inline(always)]
-    fn knows_cluster(config: &NodeConfig) -> bool {
-        config.v6.cluster_mask.be() != [0; 4]
-    }
-
-    #[inline(always)]
-    fn in_cluster(self, config: &NodeConfig) -> bool {
-        let (words, mask) = (self.be(), config.v6.cluster_mask.be());
-        let cidr = config.v6.cluster_cidr.be();
-        let differ = |index: usize| (words[index] & mask[index]) ^ cidr[index];
-        differ(0) | differ(1) | differ(2) | differ(3) == 0
     }
 }

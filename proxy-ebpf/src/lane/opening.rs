@@ -132,11 +132,12 @@ fn keeps_addresses<A: Family, K: Kernel<A>>(
     let Some(config) = kernel.config() else {
         return false;
     };
-    let is_inside = original.src.in_cluster(config) && plan.to.dst.in_cluster(config);
+    let cluster = A::of_node(config).cluster;
+    let is_inside = cluster.contains(&original.src) && cluster.contains(&plan.to.dst);
     let is_here = || service::known(kernel, plan.backend).is_some_and(|it| it.is_local());
     let is_whole = !A::FRAGMENTS_BY_EXTENSION || original.proto_number() == Proto::Tcp as u32;
     let is_ours = || is_whole && (plan.masked || is_here());
-    A::knows_cluster(config) && (is_inside || is_ours())
+    cluster.is_known() && (is_inside || is_ours())
 }
 
 #[cfg(test)]
@@ -291,14 +292,14 @@ mod tests {
     #[test]
     fn a_flow_that_others_would_masquerade_does_not() {
         let mut world = world();
-        world.config.v4.cluster_mask = address("255.255.255.0");
-        world.config.v4.cluster_cidr = address("10.244.1.0");
+        world.config.v4.cluster.mask = address("255.255.255.0");
+        world.config.v4.cluster.address = address("10.244.1.0");
         assert!(
             !is_fast(&mut world, &first(POD, 64)),
             "to outside of the cluster"
         );
         world.v4.half_open.clear();
-        world.config.v4.cluster_mask = address("0.0.0.0");
+        world.config.v4.cluster.mask = address("0.0.0.0");
         assert!(
             !is_fast(&mut world, &first(POD, 64)),
             "without --cluster-cidr"

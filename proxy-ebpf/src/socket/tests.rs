@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{FIRST_NETNS, MemorySocket, World, run_hook, tcp, udp};
-use proxy_common::{Hook, Locality, NodeConfig, SocketOptions, Verdict};
+use proxy_common::{Hook, Locality, NodeConfig, NodeOptions, Verdict};
 use std::collections::BTreeSet;
 
 const DNS: &str = "10.96.0.10:53";
@@ -23,9 +23,15 @@ fn web(kind: FrontendKind, at: &str) -> World {
     World::default().service(Proto::Tcp, at, kind, &[POD])
 }
 
-fn with(mut world: World, option: SocketOption) -> World {
+/// NodePorts of the node's own address answer on loopback.
+fn with_loopback(mut world: World) -> World {
+    world.config.v4.loopback = world.config.v4.masquerade;
+    world
+}
+
+fn with(mut world: World, option: NodeOption) -> World {
     world.config = NodeConfig {
-        socket_options: SocketOptions::default().with(option, true),
+        options: NodeOptions::default().with(option, true),
         ..world.config
     };
     world
@@ -237,7 +243,7 @@ fn a_frontend_without_backends_refuses() {
 #[test]
 fn sockets_that_can_not_be_helped_are_left_to_devices() {
     let world = web(FrontendKind::ClusterIp, WEB);
-    let host_only = with(world.clone(), SocketOption::HostOnly);
+    let host_only = with(world.clone(), NodeOption::HostOnly);
     let forgetful = MemorySocket {
         has_memory: false,
         ..tcp_socket()
@@ -280,7 +286,7 @@ fn sockets_that_can_not_be_helped_are_left_to_devices() {
 
 #[test]
 fn a_node_that_does_not_know_its_namespace_has_the_machines_first_one() {
-    let mut world = with(web(FrontendKind::ClusterIp, WEB), SocketOption::HostOnly);
+    let mut world = with(web(FrontendKind::ClusterIp, WEB), NodeOption::HostOnly);
     world.config.host_netns = 0;
     let call = |netns| {
         let mut socket = MemorySocket {
@@ -296,7 +302,7 @@ fn a_node_that_does_not_know_its_namespace_has_the_machines_first_one() {
 #[test]
 fn node_ports_answer_on_loopback_where_that_is_wanted_and_for_the_node_only() {
     let closed = web(FrontendKind::NodePort, NODE_PORT);
-    let open = with(closed.clone(), SocketOption::LoopbackNodePorts);
+    let open = with_loopback(closed.clone());
     let at = "127.0.0.1:30080";
     assert_eq!(
         host_socket(&open).connect(&open, at),
@@ -309,7 +315,7 @@ fn node_ports_answer_on_loopback_where_that_is_wanted_and_for_the_node_only() {
         "a pod's own loopback"
     );
     let cluster = web(FrontendKind::ClusterIp, NODE_PORT);
-    let cluster = with(cluster, SocketOption::LoopbackNodePorts);
+    let cluster = with_loopback(cluster);
     assert_eq!(
         host_socket(&cluster).connect(&cluster, at).0,
         None,
@@ -356,6 +362,7 @@ fn answers(world: &World, proto: Proto, to: &str) -> [BTreeSet<String>; 2] {
         let packet = match proto {
             Proto::Tcp => tcp(&from, to).syn(),
             Proto::Udp => udp(&from, to),
+            Proto::Sctp => unreachable!("no sockets of SCTP are asked about"),
         };
         let mut world = world.clone();
         // Else each would draw the same.

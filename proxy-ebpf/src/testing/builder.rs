@@ -48,6 +48,11 @@ pub fn udp(src: &str, dst: &str) -> PacketBuilder {
     PacketBuilder::new(Proto::Udp, src, dst)
 }
 
+/// A first packet of SCTP (INIT), from one socket to another, whose checksum is wrong.
+pub fn sctp(src: &str, dst: &str) -> PacketBuilder {
+    PacketBuilder::new(Proto::Sctp, src, dst)
+}
+
 impl PacketBuilder {
     fn new(proto: Proto, src: &str, dst: &str) -> Self {
         let socket = |text: &str| text.parse().unwrap_or_else(|_| panic!("no socket: {text}"));
@@ -169,12 +174,13 @@ impl PacketBuilder {
     pub fn build(&self) -> Vec<u8> {
         let mut transport = self.transport();
         let field = match self.proto {
-            Proto::Tcp => 16,
-            Proto::Udp => 6,
+            Proto::Tcp => Some(16),
+            Proto::Udp => Some(6),
+            Proto::Sctp => None,
         };
         let (src, dst) = (self.src.ip(), self.dst.ip());
         let proto = self.proto.number();
-        if self.summed {
+        if let Some(field) = field.filter(|_| self.summed) {
             let partial = pseudo_header(src, dst, proto, transport.len());
             let sum = internet_checksum(&transport, partial);
             let sum = if self.proto == Proto::Udp && sum == 0 {
@@ -231,6 +237,11 @@ impl PacketBuilder {
             Proto::Udp => {
                 bytes.extend(((8 + self.payload.len()) as u16).to_be_bytes());
                 bytes.extend([0, 0]);
+            }
+            // No verification tag, no checksum, and a chunk without content (RFC 9260 section 3).
+            Proto::Sctp => {
+                bytes.extend([0; 8]);
+                bytes.extend([1, 0, 0, 4]);
             }
         }
         bytes.extend(&self.payload);

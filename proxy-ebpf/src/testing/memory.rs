@@ -7,11 +7,13 @@ use crate::testing::{Fixture, MemoryPacket, Step, World};
 use crate::{Fate, pipeline};
 use bytemuck::Zeroable;
 use proxy_common::{
-    AddrV4, AddrV6, Backend, BackendRef, Device, Flow, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, Hook, NodeConfig, Port, Proto, Refusals, ServiceWord, Table, Ticks, Tuple,
+    AddrV4, AddrV6, Address, Affinity, AffinityKey, Backend, BackendRef, Device, Flow, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey, Hook, NodeConfig, Port, Proto, Refusals, ServiceWord,
+    SourceRange, Table, Ticks, Tuple,
 };
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 macro_rules! kernel_in_memory {
     ($addr:ty, $tables:ident) => {
@@ -32,8 +34,38 @@ macro_rules! kernel_in_memory {
                 self.slots.get(&index).copied()
             }
 
+            fn may_be_dialled(&self, address: &$addr) -> bool {
+                let mut keys = self.$tables.frontends.keys();
+                keys.any(|key| key.address == *address)
+            }
+
             fn config(&self) -> Option<&NodeConfig> {
                 Some(&self.config)
+            }
+
+            fn device(&self, index: u32) -> Option<&Device> {
+                self.devices.get(&index)
+            }
+
+            fn is_in_set(&self, set: u32, address: &$addr) -> bool {
+                let mut ranges = self.$tables.source_ranges.iter();
+                ranges.any(|(length, range)| {
+                    let bits = 8 * size_of::<$addr>() as u32;
+                    let apart = bits - (length - SourceRange::<$addr>::SET_BITS);
+                    range.set == set && same_prefix(&range.address, address, apart)
+                })
+            }
+
+            fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+                self.affinities.borrow().get(key).copied()
+            }
+
+            fn put_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+                self.affinities.borrow_mut().insert(*key, *affinity);
+            }
+
+            fn now(&self) -> Ticks {
+                self.now
             }
 
             fn random(&self) -> u32 {
@@ -47,11 +79,6 @@ macro_rules! kernel_in_memory {
                 let rows = tables.flat_map(|table| self.$tables.rows(table));
                 let mut rows = rows.filter(|(_, row)| row.is_found_at(hook));
                 rows.any(|(key, _)| (key.src, key.dst) == (tuple.src, tuple.dst))
-            }
-
-            fn may_be_dialled(&self, address: &$addr) -> bool {
-                let mut keys = self.$tables.frontends.keys();
-                keys.any(|key| key.address == *address)
             }
 
             fn flow(&self, table: Table, tuple: &Tuple<$addr>) -> Option<&Flow<$addr>> {
@@ -139,6 +166,7 @@ macro_rules! kernel_in_memory {
                         generation: 1,
                     },
                     masked: true,
+                    is_spared: true,
                     renews: true,
                     is_host: true,
                     displaces: true,
@@ -148,10 +176,6 @@ macro_rules! kernel_in_memory {
                     leaves_by: 7,
                 };
                 Some(work(self, &mut plan))
-            }
-
-            fn device(&self, index: u32) -> Option<&Device> {
-                self.devices.get(&index)
             }
 
             /// As in a network namespace without routes.
@@ -187,10 +211,6 @@ macro_rules! kernel_in_memory {
                 false
             }
 
-            fn now(&self) -> Ticks {
-                self.now
-            }
-
             fn decided(&self, _tuple: &Tuple<$addr>, _fate: Fate) {}
         }
     };
@@ -198,6 +218,15 @@ macro_rules! kernel_in_memory {
 
 kernel_in_memory!(AddrV4, v4);
 kernel_in_memory!(AddrV6, v6);
+
+/// Whether two addresses are the same but for their last bits.
+fn same_prefix<A: Address>(one: &A, other: &A, last: u32) -> bool {
+    let bits = |address: &A| match address.ip() {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    (bits(one) ^ bits(other)).checked_shr(last).unwrap_or(0) == 0
+}
 
 fn put<A: Ord + Copy>(
     rows: &mut BTreeMap<Tuple<A>, Flow<A>>,

@@ -5,11 +5,12 @@ use crate::lane::Lane;
 use crate::testing::PacketBuilder;
 use crate::{DropReason, Fate, Verdict};
 use proxy_common::{
-    ABI_VERSION, AddrV4, AddrV6, Address, Backend, Device, Flow, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, FrontendKind, Hook, Locality, NodeConfig, NodeFamilyV4, NodeFamilyV6,
-    Port, Proto, Refusals, RegionHeader, ServiceWord, SocketOptions, Table, Ticks, Tuple,
+    ABI_VERSION, AddrV4, AddrV6, Address, Affinity, AffinityKey, Backend, Detection, Device, Flow,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, FrontendKind, Hook, Locality, NodeConfig,
+    NodeFamily, NodeOptions, Port, Proto, Range, Refusals, RegionHeader, ServiceWord, SourceRange,
+    Table, Ticks, Tuple,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -31,6 +32,8 @@ pub struct FamilyTables<A: Ord> {
     pub fragments: BTreeMap<FragmentKey<A>, FragmentPorts>,
     /// `REFUSALS`.
     pub refusals: BTreeMap<A, Refusals>,
+    /// `SOURCE_RANGES`: length of the prefix, set and address.
+    pub source_ranges: Vec<(u32, SourceRange<A>)>,
     /// Next hops, by destination; in the kernel's test run there are none.
     pub hops: BTreeMap<A, (Onward, NextHop)>,
 }
@@ -44,6 +47,7 @@ impl<A: Ord> FamilyTables<A> {
             half_open: BTreeMap::new(),
             fragments: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            source_ranges: Vec::new(),
             hops: BTreeMap::new(),
         }
     }
@@ -80,6 +84,8 @@ pub struct World {
     pub config: NodeConfig,
     /// `DEVICES`.
     pub devices: BTreeMap<u32, Device>,
+    /// `AFFINITIES`.
+    pub affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
     /// `SNAT_CURSORS`.
     pub cursors: BTreeMap<u32, u32>,
     /// How many rows each of the flow maps holds.
@@ -107,19 +113,17 @@ impl Default for World {
                 snat_port_min: Port::new(1024),
                 snat_port_max: Port::new(29999),
                 host_netns: HOST_NETNS,
-                socket_options: SocketOptions::default(),
-                v4: NodeFamilyV4 {
-                    masquerade: v4("172.31.1.2"),
-                    cluster_cidr: v4("10.244.0.0"),
-                    cluster_mask: v4("255.255.0.0"),
-                },
-                v6: NodeFamilyV6 {
-                    masquerade: v6("fd00:172:31:1::2"),
-                    cluster_cidr: v6("fd00:10:244::"),
-                    cluster_mask: v6("ffff:ffff:ffff::"),
-                },
+                v4: family(v4("172.31.1.2"), v4("10.244.0.0"), v4("255.255.0.0")),
+                v6: family(
+                    v6("fd00:172:31:1::2"),
+                    v6("fd00:10:244::"),
+                    v6("ffff:ffff:ffff::"),
+                ),
+                options: NodeOptions::default(),
+                unused: 0,
             },
             devices: [].into(),
+            affinities: RefCell::default(),
             cursors: [].into(),
             flow_capacity: 1 << 16,
             now: Ticks::new(1000),
@@ -130,8 +134,16 @@ impl Default for World {
     }
 }
 
+/// A node of this address, and pods in this range.
+fn family<A: Address>(node: A, address: A, mask: A) -> NodeFamily<A> {
+    let pods = Range { address, mask };
+    let mut family = NodeFamily::new(node).detecting(Detection::BySource, pods);
+    family.cluster = pods;
+    family
+}
+
 impl World {
-    /// Adds a service of its own id with one frontend and these backends.
+    /// Adds a service of its own id with one frontend and these backends, those of this node first.
     pub fn service(
         mut self,
         proto: Proto,
@@ -159,11 +171,8 @@ impl World {
                 self.v6.frontends.insert(key, row);
             }
         }
-        let header = RegionHeader {
-            generation: id,
-            backends: ids.len() as u32,
-        };
-        let words = [header.generation, header.backends].into_iter().chain(ids);
+        let header = header(id, backends);
+        let words = header.words().into_iter().chain(ids);
         self.slots.extend((region..).zip(words));
         self.services.insert(id, ServiceWord::new(region, id));
         self
@@ -192,6 +201,22 @@ impl World {
         self.config.snat_port_min = Port::new(port);
         self.config.snat_port_max = Port::new(port);
         self
+    }
+}
+
+/// Of a region whose backends answer wherever they run.
+fn header(generation: u32, backends: &[(&str, Locality)]) -> RegionHeader {
+    let is_local = |(_, locality): &&(&str, Locality)| *locality == Locality::Local;
+    let local = backends.iter().take_while(is_local).count();
+    assert_eq!(local, backends.iter().filter(is_local).count(), "in order");
+    RegionHeader {
+        generation,
+        backends: backends.len() as u32,
+        local: local as u32,
+        cluster_from: 0,
+        cluster_to: backends.len() as u32,
+        affinity: 0,
+        sources: 0,
     }
 }
 

@@ -54,7 +54,7 @@ fn by_region<K: Services<AddrV4>>(kernel: &K, service: u32) -> Option<Backend<Ad
     if word.generation() == 0 || kernel.slot(region) != Some(word.generation()) {
         return None;
     }
-    let backends = kernel.slot(region + 1)?;
+    let backends = kernel.slot(region + RegionHeader::BACKENDS)?;
     let slot = region + RegionHeader::WORDS + kernel.random_below(backends);
     let backend = *kernel.backend(kernel.slot(slot)?)?;
     (backend.generation != 0).then_some(backend)

@@ -8,7 +8,7 @@ use aya_ebpf::programs::TcContext;
 use bytemuck::Zeroable as _;
 use proxy_common::{AddrV4, BackendRef, Flow, FlowRole, Port, Proto, Table, Tuple};
 use proxy_ebpf::checksum::{Delta, negated};
-use proxy_ebpf::kernel::Kernel;
+use proxy_ebpf::kernel::{Kernel as _, Services};
 
 /// The first client port, above those of `vary`.
 const FIRST_PORT: u32 = 20_000;
@@ -64,7 +64,7 @@ fn open(maps: &mut Maps, original: &Tuple<AddrV4>) -> Option<()> {
     let ports = Delta::default().replace(original.dport.be().into(), to.dport.be().into());
     let deltas = (addresses.folded(), ports.folded());
     let back = (negated(deltas.0), negated(deltas.1));
-    let now = <Maps as Kernel<AddrV4>>::now(maps);
+    let now = <Maps as Services<AddrV4>>::now(maps);
     let nobody = BackendRef::zeroed();
     let answer = Flow::new(FlowRole::UnDnat, &original.reversed(), back, nobody, now);
     maps.insert_flow(Table::Confirmed, &to.reversed(), &answer)

@@ -10,7 +10,7 @@ use proxy_common::{AddrV4, Flow, Hook, Table, Ticks, Verdict};
 use proxy_ebpf::checksum;
 use proxy_ebpf::family::Family as _;
 use proxy_ebpf::flow;
-use proxy_ebpf::kernel::Kernel;
+use proxy_ebpf::kernel::{Kernel as _, Services};
 use proxy_ebpf::packet::{Hooked as _, Packet as _, Part, Redirect, Zero};
 use proxy_ebpf::parse::{self, Headers, Place};
 
@@ -102,7 +102,7 @@ fn climb(context: &TcContext, last: Step) -> i32 {
 
 #[inline(always)]
 fn now(maps: &Maps) -> Ticks {
-    <Maps as Kernel<AddrV4>>::now(maps)
+    <Maps as Services<AddrV4>>::now(maps)
 }
 
 /// As `nat::apply`.
