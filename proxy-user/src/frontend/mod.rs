@@ -3,7 +3,7 @@
 mod locality;
 mod node_ports;
 
-pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName};
+pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName, StaysLocal};
 pub use locality::{LocalGaps, local_gaps};
 pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 
@@ -11,6 +11,7 @@ use crate::cluster::{Endpoint, PortView, ServiceView};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 /// What must be known of the node besides the Service itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,8 +63,14 @@ pub struct ServicePort {
     pub family: IpFamily,
     /// Where it can be dialled, sorted.
     pub frontends: Vec<Frontend>,
-    /// Who answers, sorted.
+    /// Who answers, and who only goes on with what it has begun, sorted by address and port.
     pub backends: Vec<Backend>,
+    /// Whose connections are for backends on this node alone.
+    pub stays_local: StaysLocal,
+    /// A client's connections lead to the same backend, until there was none for this long.
+    pub affinity: Option<Duration>,
+    /// Who may dial addresses of load balancers; `None`: everybody.
+    pub source_ranges: Option<Vec<Cidr>>,
     /// Whether TCP sockets that are connected to it are closed when their backend goes.
     pub closes_tcp: bool,
 }
@@ -95,6 +102,10 @@ pub enum FrontendKind {
     ClusterIp,
     /// From a node port, on one of this node's addresses.
     NodePort,
+    /// From an address that the Service claims to have outside.
+    ExternalIp,
+    /// From an address of the Service's load balancer.
+    LoadBalancer,
 }
 
 /// An endpoint as the datapath sees it.
@@ -106,6 +117,10 @@ pub struct Backend {
     pub port: u16,
     /// Whether it runs on this node.
     pub local: bool,
+    /// Whether it is one of those that answer under policy Local.
+    pub in_local: bool,
+    /// Whether it is one of those that answer under policy Cluster.
+    pub in_cluster: bool,
 }
 
 /// The service ports of a Service, in the order of its ports, IPv4 before IPv6.
@@ -148,6 +163,9 @@ fn service_port(
         family,
         frontends: frontends(port, cluster_ip, node),
         backends: backends(&port.endpoints, family),
+        stays_local: StaysLocal::default(),
+        affinity: None,
+        source_ranges: None,
         closes_tcp: view.closes_tcp,
     }
 }
@@ -196,5 +214,7 @@ fn backend(endpoint: &Endpoint) -> Backend {
         address: endpoint.address,
         port: endpoint.port,
         local: endpoint.local,
+        in_local: endpoint.local,
+        in_cluster: true,
     }
 }

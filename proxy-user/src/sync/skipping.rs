@@ -51,6 +51,8 @@ pub(super) fn taken(name: &ServiceName, conflict: Conflict) -> Skipped {
     let field = match frontend.kind {
         FrontendKind::ClusterIp => CLUSTER_IPS,
         FrontendKind::NodePort => "spec.ports.nodePort",
+        FrontendKind::ExternalIp => "spec.externalIPs",
+        FrontendKind::LoadBalancer => "status.loadBalancer.ingress",
     };
     let why = Why::FrontendTaken {
         frontend: frontend.to_string(),

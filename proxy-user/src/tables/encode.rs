@@ -260,7 +260,9 @@ fn key<A: Family>(frontend: &frontend::Frontend) -> Option<(FrontendKey<A>, Fron
     };
     let kind = match frontend.kind {
         frontend::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
-        frontend::FrontendKind::NodePort => FrontendKind::NodePort,
+        frontend::FrontendKind::NodePort
+        | frontend::FrontendKind::ExternalIp
+        | frontend::FrontendKind::LoadBalancer => FrontendKind::NodePort,
     };
     let address = A::from_ip(frontend.address)?;
     Some((

@@ -2,7 +2,7 @@ use super::*;
 use crate::datapath::Datapath;
 use crate::datapath::fake::Fake;
 use crate::frontend::{
-    Backend, Frontend, FrontendKind, IpFamily, Protocol, ServiceName, ServicePort,
+    Backend, Frontend, FrontendKind, IpFamily, Protocol, ServiceName, ServicePort, StaysLocal,
 };
 use proptest::prelude::*;
 use proptest::sample::subsequence;
@@ -48,12 +48,17 @@ fn port() -> impl Strategy<Value = ServicePort> {
             address: address(family, last + 100),
             port: 8080,
             local: last == local,
+            in_local: last == local,
+            in_cluster: true,
         };
         ServicePort {
             name: String::new(),
             family,
             frontends: frontends.into_iter().map(frontend).collect(),
             backends: backends.into_iter().map(backend).collect(),
+            stays_local: StaysLocal::default(),
+            affinity: None,
+            source_ranges: None,
             closes_tcp: false,
         }
     })
@@ -154,12 +159,17 @@ fn v4_port(frontends: &[u8], backends: &[u8]) -> ServicePort {
         address: address(IpFamily::V4, last),
         port: 8080,
         local: false,
+        in_local: false,
+        in_cluster: true,
     };
     ServicePort {
         name: String::new(),
         family: IpFamily::V4,
         frontends: frontends.iter().map(frontend).collect(),
         backends: backends.iter().map(backend).collect(),
+        stays_local: StaysLocal::default(),
+        affinity: None,
+        source_ranges: None,
         closes_tcp: false,
     }
 }
