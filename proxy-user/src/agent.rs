@@ -88,9 +88,9 @@ fn set_up(run: &Run) -> Result<Parts> {
     features.require()?;
     let method = run.attach.method(&features);
     let settings = settings(run)?;
-    let preparations = Preparations::make(&settings.snat_ports, &run.place)?;
+    let preparations = Preparations::make(&settings.snat_ports, &run.netfilter(), &run.place)?;
     let measures = sweep::Settings {
-        timeouts: run.timeouts.timeouts(),
+        timeouts: run.timeouts(),
         snat_ports: settings.snat_ports.clone(),
         owns_devices: Arc::default(),
     };

@@ -1,8 +1,10 @@
 //! Flags to settings. Names are kube-proxy's where it has the flag.
 
+mod conntrack;
 mod empty;
 mod environment;
 mod file;
+mod gates;
 mod given;
 mod go_duration;
 mod kube_proxy;
@@ -15,9 +17,11 @@ mod settings;
 mod source;
 mod timeouts;
 
+pub use conntrack::ConntrackFlags;
 pub use empty::without_empty;
 pub use environment::with_environment;
 pub use file::{FieldReport, File, Wrong};
+pub use gates::FeatureGates;
 pub use given::Given;
 pub use kube_proxy::{KubeProxyFlags, ProxyMode};
 pub use listen::{Listen, ListenFlags};
@@ -31,9 +35,12 @@ use crate::datapath::attach::Method;
 use crate::datapath::devices::FastLane;
 use crate::datapath::features::Features;
 use crate::datapath::object::Sizes;
+use crate::datapath::sysctl::{Conntrack, processors};
+use crate::flows::Timeouts;
+use crate::frontend::{DetectLocal, NotAMode};
 use crate::sync::Followed;
-use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{ArgAction, Args, ValueEnum};
 use ports::{ephemeral_ports, overlaps};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -92,8 +99,17 @@ pub struct Run {
     pub bind_address: Option<IpAddr>,
     /// Where the pods' addresses come from, at most one range of each family. Clients from elsewhere
     /// are masked on their way to another node.
-    #[arg(long, value_name = "CIDR,..", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR,..", value_delimiter = ',', action = ArgAction::Set, num_args = 1)]
     pub cluster_cidr: Vec<Cidr>,
+    /// Mask clients of backends of this node, too, wherever kube-proxy does. Otherwise such backends see their
+    /// clients' addresses, because answers come back through this node anyway.
+    #[arg(long)]
+    pub masquerade_local_backends: bool,
+    /// Serve Services on their externalIPs, whoever has these addresses. [default: true, or what the feature gate
+    /// AllowServiceExternalIPs says]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub allow_service_external_ips: Option<bool>,
     /// Whose sockets get a backend when they connect or send: then packets need no translation.
     #[arg(long, value_enum, value_name = "WHOSE", default_value = "full")]
     pub socket_lb: SocketLb,
@@ -141,6 +157,9 @@ pub struct Run {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub timeouts: TimeoutFlags,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its own fields are documented")]
+    pub conntrack: ConntrackFlags,
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own fields are documented")]
     pub listen: ListenFlags,
@@ -243,12 +262,39 @@ impl Run {
     /// What the loop follows while it runs.
     ///
     /// # Errors
-    /// As for [`Run::cluster_cidrs`].
+    /// As for [`Run::cluster_cidrs`]; a way to detect pods lacks its name.
     pub fn followed(&self) -> Result<Followed> {
+        let kube_proxy = &self.kube_proxy;
+        let gate = kube_proxy.feature_gates.external_ips();
         Ok(Followed {
             cluster_cidrs: self.cluster_cidrs()?,
-            node_ports: self.kube_proxy.node_ports(),
+            node_ports: kube_proxy.node_ports(),
+            detect_local: self.detect_local()?,
+            masquerade_all: kube_proxy.masquerade_all,
+            masquerade_local_backends: self.masquerade_local_backends,
+            external_ips: self.allow_service_external_ips.or(gate).unwrap_or(true),
         })
+    }
+
+    fn detect_local(&self) -> Result<DetectLocal> {
+        self.kube_proxy.detect_local().map_err(|error| {
+            let flag = match error {
+                NotAMode::Unknown(_) => "detect-local-mode",
+                NotAMode::Bridge(_) => "pod-bridge-interface",
+                NotAMode::Prefix(_) => "pod-interface-name-prefix",
+            };
+            anyhow!("--{flag}: {error}")
+        })
+    }
+
+    /// How long flows last.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts.timeouts(&self.conntrack)
+    }
+
+    /// What is asked of netfilter's conntrack on this machine.
+    pub fn netfilter(&self) -> Conntrack {
+        self.conntrack.netfilter(processors())
     }
 
     /// Source ports of masked flows.

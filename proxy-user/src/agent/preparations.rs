@@ -1,9 +1,10 @@
-//! What the agent asks of the node before it starts: ports of its own, and packets from the node to itself.
+//! What the agent asks of the node before it starts: ports of its own, packets from the node to itself, and
+//! kube-proxy's settings of conntrack.
 
 use super::report::is_running;
 use crate::config::{NODE_PORTS, Place, Run};
 use crate::datapath::others;
-use crate::datapath::sysctl::{Setting, accept_local, reserve};
+use crate::datapath::sysctl::{Conntrack, Setting, accept_local, reserve};
 use anyhow::Result;
 use std::ops::RangeInclusive;
 use tracing::warn;
@@ -14,6 +15,8 @@ pub struct Preparations {
     pub snat_ports: RangeInclusive<u16>,
     /// Ports that no socket gets unless it asks for them; `None`: that could not be set.
     pub reserved_ports: Option<String>,
+    /// Settings of netfilter's conntrack; none where there is no conntrack.
+    pub conntrack: Vec<Setting>,
     /// What the operator should put right.
     pub warnings: Vec<String>,
 }
@@ -23,15 +26,17 @@ impl Preparations {
     ///
     /// # Errors
     /// The node's ephemeral range can't be read.
-    pub fn make(snat_ports: &RangeInclusive<u16>, place: &Place) -> Result<Self> {
+    pub fn make(
+        snat_ports: &RangeInclusive<u16>,
+        conntrack: &Conntrack,
+        place: &Place,
+    ) -> Result<Self> {
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();
-        warnings.extend(
-            [&reserved, &accepting]
-                .into_iter()
-                .filter_map(Setting::warning),
-        );
+        let conntrack = conntrack.make();
+        let settings = [&reserved, &accepting].into_iter().chain(&conntrack);
+        warnings.extend(settings.filter_map(Setting::warning));
         warnings.extend(others::warnings(&place.bpffs, is_running(&place.run_dir)));
         for warning in &warnings {
             warn!("{warning}");
@@ -39,6 +44,7 @@ impl Preparations {
         Ok(Self {
             snat_ports: snat_ports.clone(),
             reserved_ports: reserved.problem.is_none().then_some(reserved.value),
+            conntrack,
             warnings,
         })
     }

@@ -4,9 +4,11 @@ use super::say;
 use super::status::Output;
 use super::table::table;
 use crate::config::{FieldReport, File, Run};
+use crate::frontend::DetectLocal;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -38,8 +40,74 @@ struct Whole {
     warnings: Vec<String>,
     /// The fields that are set.
     fields: Vec<FieldReport>,
+    /// What comes of it, if nothing is wrong.
+    #[serde(flatten)]
+    outcome: Option<Outcome>,
+}
+
+/// What the fields come to, together with flags and defaults.
+#[derive(Serialize)]
+struct Outcome {
     /// On which of the node's addresses NodePorts are served.
-    nodeports: Option<String>,
+    nodeports: String,
+    /// How pods are known, and by what.
+    detect_local: DetectedBy,
+    /// Whether all flows to ClusterIPs are masked.
+    masquerade_all: bool,
+    /// Whether Services are served on their externalIPs.
+    external_ips: bool,
+    /// What is asked of netfilter's conntrack on this machine, where it is there.
+    conntrack: BTreeMap<&'static str, u32>,
+}
+
+/// A mode, and what belongs to it.
+#[derive(Serialize)]
+struct DetectedBy {
+    mode: String,
+    /// Ranges, or a device; none if only the node's object can tell.
+    by: Vec<String>,
+}
+
+impl Outcome {
+    fn of(run: &Run) -> Result<Self> {
+        let followed = run.followed()?;
+        let by = match &followed.detect_local {
+            DetectLocal::ClusterCidr => {
+                let ranges = followed.cluster_cidrs.iter();
+                ranges.map(ToString::to_string).collect()
+            }
+            DetectLocal::NodeCidr => Vec::new(),
+            DetectLocal::BridgeInterface(device) => vec![device.clone()],
+            DetectLocal::InterfaceNamePrefix(prefix) => vec![format!("{prefix}*")],
+        };
+        let mode = followed.detect_local.to_string();
+        Ok(Self {
+            nodeports: followed.node_ports.to_string(),
+            detect_local: DetectedBy { mode, by },
+            masquerade_all: followed.masquerade_all,
+            external_ips: followed.external_ips,
+            conntrack: run.netfilter().settings().collect(),
+        })
+    }
+
+    fn render(&self, text: &mut String) -> std::fmt::Result {
+        let DetectedBy { mode, by } = &self.detect_local;
+        let yes = |it| if it { "yes" } else { "no" };
+        writeln!(text, "NodePorts on: {}", self.nodeports)?;
+        let by = match (mode.as_str(), by.is_empty()) {
+            ("NodeCIDR", _) => "podCIDRs of the Node object".to_owned(),
+            (_, true) => "none".to_owned(),
+            _ => by.join(", "),
+        };
+        writeln!(text, "Pods known by: {mode}, {by}")?;
+        let all = yes(self.masquerade_all);
+        writeln!(text, "All flows to ClusterIPs masked: {all}")?;
+        writeln!(text, "ExternalIPs served: {}", yes(self.external_ips))?;
+        for (name, value) in &self.conntrack {
+            writeln!(text, "Where conntrack is there: {name} = {value}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Prints what the file means for an agent with these flags.
@@ -65,14 +133,14 @@ fn look(path: &Path, flags: &Run) -> Whole {
         problems: Vec::new(),
         warnings: Vec::new(),
         fields: Vec::new(),
-        nodeports: None,
+        outcome: None,
     };
     match File::read(path, flags.localhost_nodeports) {
         Ok(file) => {
             whole.warnings.clone_from(&file.warnings);
             whole.fields = file.report();
-            match flags.clone().with_file(&file).followed() {
-                Ok(followed) => whole.nodeports = Some(followed.node_ports.to_string()),
+            match Outcome::of(&flags.clone().with_file(&file)) {
+                Ok(outcome) => whole.outcome = Some(outcome),
                 Err(error) => whole.problems.push(error.to_string()),
             }
         }
@@ -89,8 +157,8 @@ fn render(whole: &Whole) -> Result<String, std::fmt::Error> {
     for warning in &whole.warnings {
         writeln!(text, "Warning: {warning}")?;
     }
-    if let Some(nodeports) = &whole.nodeports {
-        writeln!(text, "NodePorts on: {nodeports}")?;
+    if let Some(outcome) = &whole.outcome {
+        outcome.render(&mut text)?;
     }
     let rows = whole.fields.iter().map(|field| {
         let value = match field.value.as_str() {

@@ -2,7 +2,7 @@
 
 use super::{IpFamily, Why};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An address range.
@@ -26,6 +26,29 @@ impl Cidr {
     /// Length of the prefix, in bits.
     pub const fn prefix(&self) -> u8 {
         self.prefix
+    }
+
+    /// The first address of the range.
+    pub fn first(&self) -> IpAddr {
+        match (self.address, self.mask()) {
+            (IpAddr::V4(address), IpAddr::V4(mask)) => (address & mask).into(),
+            (IpAddr::V6(address), IpAddr::V6(mask)) => (address & mask).into(),
+            (address, _) => address,
+        }
+    }
+
+    /// Ones where all of its addresses are the same.
+    pub fn mask(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(_) => {
+                let host = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv4Addr::from_bits(!host).into()
+            }
+            IpAddr::V6(_) => {
+                let host = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv6Addr::from_bits(!host).into()
+            }
+        }
     }
 
     /// Whether the address is in the range.

@@ -10,6 +10,15 @@ use serde_saphyr::{DuplicateKeyPolicy, Options};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Here 0 and `false` say something else than nothing.
+const MEANT: [&str; 5] = [
+    "featureGates",
+    "conntrack.maxPerCore",
+    "conntrack.min",
+    "conntrack.tcpEstablishedTimeout",
+    "conntrack.tcpCloseWaitTimeout",
+];
+
 /// A file in which nothing is wrong.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -87,16 +96,11 @@ impl File {
     /// The fields that are set.
     pub fn report(&self) -> Vec<FieldReport> {
         let report = |setting: &'static Setting| {
-            let (treatment, why) = match setting.treatment {
-                // It would have been an error, if it counted.
-                Treatment::Refused => (Treatment::NoMeaning, "the mode does not use it"),
-                treatment => (treatment, setting.why),
-            };
             Some(FieldReport {
                 field: setting.field,
                 value: self.value(setting)?.clone(),
-                treatment: treatment.name(),
-                why,
+                treatment: setting.treatment.name(),
+                why: setting.why,
             })
         };
         settings().filter_map(report).collect()
@@ -123,7 +127,11 @@ impl File {
         for name in setting.field.split('.') {
             value = value.get(name)?;
         }
-        (!says_nothing(value)).then_some(value)
+        let is_silent = match MEANT.contains(&setting.field) {
+            true => value.is_null(),
+            false => says_nothing(value),
+        };
+        (!is_silent).then_some(value)
     }
 }
 

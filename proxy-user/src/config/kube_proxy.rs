@@ -1,7 +1,7 @@
 //! Flags of kube-proxy that stand for a part here of what they are there.
 
-use super::go_duration;
-use crate::frontend::{NodePortAddresses, NodePortItem};
+use super::{FeatureGates, go_duration};
+use crate::frontend::{DetectLocal, NodePortAddresses, NodePortItem, NotAMode};
 use clap::{ArgAction, Args};
 use std::fmt;
 use std::str::FromStr;
@@ -36,9 +36,44 @@ pub struct KubeProxyFlags {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", hide = true)]
     pub iptables_localhost_nodeports: bool,
-    /// How pods' traffic is told from others': ClusterCIDR.
-    #[arg(long, value_name = "MODE", default_value = "ClusterCIDR", value_parser = detect_local_mode)]
+    /// How packets of pods are told from others: by the addresses of --cluster-cidr (ClusterCIDR) or of the Node
+    /// object's podCIDRs (NodeCIDR), or by the device that they come in by (BridgeInterface, InterfaceNamePrefix).
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub detect_local_mode: String,
+    /// The pods' bridge, for --detect-local-mode BridgeInterface.
+    #[arg(
+        long,
+        value_name = "DEV",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub pod_bridge_interface: String,
+    /// How the names of the pods' devices start, for --detect-local-mode InterfaceNamePrefix.
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub pod_interface_name_prefix: String,
+    /// Mask all flows to ClusterIPs, those of pods too.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub masquerade_all: bool,
+    /// Gates of kube-proxy, of which AllowServiceExternalIPs counts: whether Services are served on their
+    /// externalIPs.
+    #[arg(
+        long,
+        value_name = "GATE=BOOL,..",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub feature_gates: FeatureGates,
     /// A change that has waited for twice this time makes /livez fail. [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = go_duration::parse)]
     pub iptables_sync_period: Option<Duration>,
@@ -89,19 +124,6 @@ impl fmt::Display for ProxyMode {
     }
 }
 
-/// Lets those pass that are done here; empty is the default.
-pub(super) fn detect_local_mode(text: &str) -> Result<String, String> {
-    match text {
-        "" | "ClusterCIDR" => Ok("ClusterCIDR".to_owned()),
-        "NodeCIDR" | "BridgeInterface" | "InterfaceNamePrefix" => {
-            Err(format!("this version takes ClusterCIDR alone, not {text}"))
-        }
-        other => Err(format!(
-            "'{other}' is neither ClusterCIDR, NodeCIDR, BridgeInterface nor InterfaceNamePrefix"
-        )),
-    }
-}
-
 impl KubeProxyFlags {
     /// How long kube-proxy would let changes wait.
     pub(super) fn sync_period(&self) -> Duration {
@@ -127,6 +149,15 @@ impl KubeProxyFlags {
         } else {
             self.nodeport_addresses.clone()
         }
+    }
+
+    /// How pods are told from others.
+    pub(super) fn detect_local(&self) -> Result<DetectLocal, NotAMode> {
+        DetectLocal::of(
+            self.detect_local_mode.trim(),
+            &self.pod_bridge_interface,
+            &self.pod_interface_name_prefix,
+        )
     }
 
     /// What is logged.

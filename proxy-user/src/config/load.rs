@@ -3,7 +3,8 @@
 use super::file::{File, Wrong};
 use super::kube_proxy::ProxyMode;
 use super::listen::ListenFlags;
-use super::{Run, TimeoutFlags};
+use super::{ConntrackFlags, Run};
+use crate::frontend::DetectLocal;
 use anyhow::{Result, bail};
 
 /// Settings to run with.
@@ -65,13 +66,7 @@ impl Run {
         self.cluster_cidr = meaning.cluster_cidr;
         self.kube_proxy = meaning.kube_proxy;
         self.kube_proxy.verbosity = verbosity.or(self.kube_proxy.verbosity);
-        self.timeouts = TimeoutFlags {
-            conntrack_tcp_timeout_established: meaning.tcp_established,
-            conntrack_tcp_timeout_close_wait: meaning.tcp_close_wait,
-            conntrack_udp_timeout: meaning.udp,
-            conntrack_udp_timeout_stream: meaning.udp_stream,
-            ..self.timeouts
-        };
+        self.conntrack = ConntrackFlags::of(&file.meaning);
         self
     }
 
@@ -80,7 +75,7 @@ impl Run {
         if node_ports.names_localhost() && !self.has_localhost_nodeports() {
             bail!("--nodeport-addresses: localhost takes --localhost-nodeports");
         }
-        self.cluster_cidrs().map(drop)
+        self.followed().map(drop)
     }
 }
 
@@ -97,10 +92,38 @@ impl Loaded {
                 warnings.push(format!("NodePorts on {range} take --localhost-nodeports"));
             }
         }
+        warnings.extend(self.of_detection());
+        warnings.extend(self.of_gates());
         if let Some(file) = &self.file {
             warnings.extend(self.of_file(file));
         }
         warnings
+    }
+
+    /// The range by which pods are to be known may be missing.
+    fn of_detection(&self) -> Option<String> {
+        let run = &self.run;
+        let followed = run.followed().ok()?;
+        let is_missing = followed.detect_local == DetectLocal::ClusterCidr
+            && followed.cluster_cidrs.is_empty()
+            && !followed.masquerade_all;
+        is_missing.then(|| {
+            let setting = match self.file {
+                Some(_) => "clusterCIDR",
+                None => "--cluster-cidr",
+            };
+            format!(
+                "pods are to be known by ClusterCIDR, but there is no {setting}: no client counts as a pod, and \
+                 no flow to a ClusterIP is masked"
+            )
+        })
+    }
+
+    fn of_gates(&self) -> Option<String> {
+        let gates = &self.run.kube_proxy.feature_gates;
+        let unread: Vec<&str> = gates.without_meaning().collect();
+        let unread = unread.join(", ");
+        (!unread.is_empty()).then(|| format!("feature gates without a meaning here: {unread}"))
     }
 
     fn of_file(&self, file: &File) -> Vec<String> {

@@ -1,10 +1,10 @@
 //! What the fields of kube-proxy's file mean here, and which of their values are wrong.
 
-use super::kube_proxy::{KubeProxyFlags, ProxyMode, SYNC_PERIOD, detect_local_mode};
+use super::kube_proxy::{KubeProxyFlags, ProxyMode, SYNC_PERIOD};
 use super::listen::Listen;
-use super::schema::{Schema, Time};
+use super::schema::{Conntrack, Schema, Time};
 use crate::cluster::Cidr;
-use crate::frontend::NodePortAddresses;
+use crate::frontend::{NodePortAddresses, NotAMode};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -24,8 +24,17 @@ pub(super) struct Meaning {
     pub(super) bind_address_hard_fail: bool,
     pub(super) cluster_cidr: Vec<Cidr>,
     pub(super) kube_proxy: KubeProxyFlags,
-    pub(super) tcp_established: Duration,
-    pub(super) tcp_close_wait: Duration,
+    pub(super) conntrack: ConntrackMeaning,
+}
+
+/// The fields of `conntrack`. Where 0 says something else than nothing, nothing is `None`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConntrackMeaning {
+    pub(super) max_per_core: Option<u32>,
+    pub(super) min: Option<u32>,
+    pub(super) tcp_established: Option<Duration>,
+    pub(super) tcp_close_wait: Option<Duration>,
+    pub(super) tcp_be_liberal: bool,
     pub(super) udp: Duration,
     pub(super) udp_stream: Duration,
 }
@@ -54,7 +63,6 @@ impl Meaning {
                 &"localhost takes --localhost-nodeports",
             );
         }
-        let conntrack = &schema.conntrack;
         let meaning = Self {
             hostname_override: text(schema.hostname_override.as_ref()),
             kubeconfig: path(schema.client_connection.kubeconfig.as_ref()),
@@ -64,13 +72,22 @@ impl Meaning {
             bind_address_hard_fail: schema.bind_address_hard_fail.unwrap_or_default(),
             cluster_cidr: problems.cidrs("clusterCIDR", schema.cluster_cidr.as_deref()),
             kube_proxy,
-            tcp_established: time(conntrack.tcp_established_timeout),
-            tcp_close_wait: time(conntrack.tcp_close_wait_timeout),
-            udp: time(conntrack.udp_timeout),
-            udp_stream: time(conntrack.udp_stream_timeout),
+            conntrack: conntrack(&schema.conntrack, &mut problems),
         };
         problems.unread(schema);
         problems.0.is_empty().then_some(meaning).ok_or(problems.0)
+    }
+}
+
+fn conntrack(conntrack: &Conntrack, problems: &mut Problems) -> ConntrackMeaning {
+    ConntrackMeaning {
+        max_per_core: problems.count("conntrack.maxPerCore", conntrack.max_per_core),
+        min: problems.count("conntrack.min", conntrack.min),
+        tcp_established: conntrack.tcp_established_timeout.map(|time| time.0),
+        tcp_close_wait: conntrack.tcp_close_wait_timeout.map(|time| time.0),
+        tcp_be_liberal: conntrack.tcp_be_liberal.unwrap_or_default(),
+        udp: time(conntrack.udp_timeout),
+        udp_stream: time(conntrack.udp_stream_timeout),
     }
 }
 
@@ -81,38 +98,39 @@ fn kube_proxy(schema: &Schema, problems: &mut Problems) -> KubeProxyFlags {
         Some(ProxyMode::Unsaid) | None => ProxyMode::Iptables,
         Some(mode) => mode,
     };
-    let detect = schema.detect_local_mode.as_deref().unwrap_or_default();
+    let detect = &schema.detect_local;
     let addresses = schema.node_port_addresses.iter().flatten();
     let parsed = NodePortAddresses::parse(addresses.map(String::as_str));
     let addresses = parsed.unwrap_or_else(|(index, error)| {
         problems.add(&format!("nodePortAddresses[{index}]"), &error);
         NodePortAddresses::default()
     });
-    let masks_all = match mode {
-        ProxyMode::Nftables => ("nftables.masqueradeAll", schema.nftables.masquerade_all),
-        _ => ("iptables.masqueradeAll", schema.iptables.masquerade_all),
+    let (sync_period, masquerade_all) = match mode {
+        ProxyMode::Nftables => (schema.nftables.sync_period, schema.nftables.masquerade_all),
+        _ => (schema.iptables.sync_period, schema.iptables.masquerade_all),
     };
-    if masks_all.1 == Some(true) {
-        problems.add(
-            masks_all.0,
-            &"flows that stay in the cluster are not masked",
-        );
-    }
-    let sync_period = match mode {
-        ProxyMode::Nftables => schema.nftables.sync_period,
-        _ => schema.iptables.sync_period,
-    };
-    KubeProxyFlags {
+    let flags = KubeProxyFlags {
         proxy_mode: mode,
         nodeport_addresses: addresses,
         iptables_localhost_nodeports: schema.iptables.localhost_node_ports == Some(true),
-        detect_local_mode: problems
-            .read("detectLocalMode", detect_local_mode(detect))
-            .unwrap_or_default(),
+        detect_local_mode: schema.detect_local_mode.clone().unwrap_or_default(),
+        pod_bridge_interface: detect.bridge_interface.clone().unwrap_or_default(),
+        pod_interface_name_prefix: detect.interface_name_prefix.clone().unwrap_or_default(),
+        masquerade_all: masquerade_all.unwrap_or_default(),
+        feature_gates: schema.feature_gates.clone().unwrap_or_default().into(),
         iptables_sync_period: sync_period.map(|time| time.0),
         ipvs_sync_period: schema.ipvs.sync_period.map(|time| time.0),
         verbosity: schema.logging.verbosity,
+    };
+    if let Err(error) = flags.detect_local() {
+        let field = match error {
+            NotAMode::Unknown(_) => "detectLocalMode",
+            NotAMode::Bridge(_) => "detectLocal.bridgeInterface",
+            NotAMode::Prefix(_) => "detectLocal.interfaceNamePrefix",
+        };
+        problems.add(field, &error);
     }
+    flags
 }
 
 impl Problems {
@@ -149,6 +167,13 @@ impl Problems {
         self.read(field, parsed.map_err(|why| format!("'{value}' is {why}")))
     }
 
+    fn count(&mut self, field: &str, value: Option<i32>) -> Option<u32> {
+        let value = value?;
+        let max = i32::MAX;
+        let wrong = |_| format!("{value} is not within 0 to {max}");
+        self.read(field, u32::try_from(value).map_err(wrong))
+    }
+
     fn cidrs(&mut self, field: &str, value: Option<&str>) -> Vec<Cidr> {
         let texts = value.iter().flat_map(|value| value.split(','));
         let texts = texts.map(str::trim).filter(|text| !text.is_empty());
@@ -179,12 +204,6 @@ impl Problems {
                 0..=31,
             ),
             ("oomScoreAdj", schema.oom_score_adj, -1000..=1000),
-            (
-                "conntrack.maxPerCore",
-                schema.conntrack.max_per_core,
-                0..=i32::MAX,
-            ),
-            ("conntrack.min", schema.conntrack.min, 0..=i32::MAX),
             (
                 "clientConnection.burst",
                 schema.client_connection.burst,

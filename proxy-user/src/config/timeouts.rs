@@ -1,20 +1,15 @@
 //! How long flows last.
 
+use super::conntrack::{CLOSE_WAIT, ConntrackFlags, ESTABLISHED};
 use super::go_duration;
 use crate::flows::{Timeouts, ticks};
 use clap::Args;
 use std::time::Duration;
 
-/// Flags about the time that a flow lasts without a packet. 0 is the default, as for kube-proxy.
+/// Flags about times that kube-proxy has no flags for. 0 is the default.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Time-outs of flows")]
 pub struct TimeoutFlags {
-    /// TCP connections that are open.
-    #[arg(long, value_name = "TIME", default_value = ESTABLISHED, value_parser = go_duration::parse)]
-    pub conntrack_tcp_timeout_established: Duration,
-    /// TCP connections that one side has closed.
-    #[arg(long, value_name = "TIME", default_value = CLOSE_WAIT, value_parser = go_duration::parse)]
-    pub conntrack_tcp_timeout_close_wait: Duration,
     /// TCP connections whose client has not answered the backend's answer.
     #[arg(long, value_name = "TIME", default_value = HALF_OPEN, value_parser = go_duration::parse)]
     pub tcp_timeout_half_open: Duration,
@@ -22,31 +17,23 @@ pub struct TimeoutFlags {
     /// is more than 80 % full.
     #[arg(long, value_name = "TIME", default_value = CLOSING, value_parser = go_duration::parse)]
     pub tcp_timeout_closing: Duration,
-    /// UDP flows that were not answered.
-    #[arg(long, value_name = "TIME", default_value = UDP, value_parser = go_duration::parse)]
-    pub conntrack_udp_timeout: Duration,
-    /// UDP flows that were.
-    #[arg(long, value_name = "TIME", default_value = UDP_STREAM, value_parser = go_duration::parse)]
-    pub conntrack_udp_timeout_stream: Duration,
 }
 
-const ESTABLISHED: &str = "24h";
-const CLOSE_WAIT: &str = "1h";
 const HALF_OPEN: &str = "120s";
 const CLOSING: &str = "10s";
 const UDP: &str = "30s";
 const UDP_STREAM: &str = "180s";
 
 impl TimeoutFlags {
-    /// In the unit of the tables.
-    pub fn timeouts(&self) -> Timeouts {
+    /// In the unit of the tables, together with those of kube-proxy.
+    pub fn timeouts(&self, conntrack: &ConntrackFlags) -> Timeouts {
         Timeouts {
             half_open: or_default(self.tcp_timeout_half_open, HALF_OPEN),
-            established: or_default(self.conntrack_tcp_timeout_established, ESTABLISHED),
-            half_closed: or_default(self.conntrack_tcp_timeout_close_wait, CLOSE_WAIT),
+            established: or_default(conntrack.conntrack_tcp_timeout_established, ESTABLISHED),
+            half_closed: or_default(conntrack.conntrack_tcp_timeout_close_wait, CLOSE_WAIT),
             closing: or_default(self.tcp_timeout_closing, CLOSING),
-            unanswered: or_default(self.conntrack_udp_timeout, UDP),
-            answered: or_default(self.conntrack_udp_timeout_stream, UDP_STREAM),
+            unanswered: or_default(conntrack.conntrack_udp_timeout, UDP),
+            answered: or_default(conntrack.conntrack_udp_timeout_stream, UDP_STREAM),
         }
     }
 }
@@ -68,18 +55,21 @@ mod tests {
     struct Line {
         #[command(flatten)]
         flags: TimeoutFlags,
+        #[command(flatten)]
+        conntrack: ConntrackFlags,
     }
 
     fn parse(words: &[&str]) -> Option<Timeouts> {
         let words = ["ferrule"].iter().chain(words);
         let line = Line::try_parse_from(words).ok()?;
-        Some(line.flags.timeouts())
+        Some(line.flags.timeouts(&line.conntrack))
     }
 
     #[test]
     fn times_are_written_as_for_kube_proxy() {
         let defaults = parse(&[]).unwrap();
         assert_eq!(defaults.established, ticks(Duration::from_secs(86_400)));
+        assert_eq!(defaults.unanswered, ticks(Duration::from_secs(30)));
         assert_eq!(defaults.answered, ticks(Duration::from_secs(180)));
         let given = parse(&[
             "--conntrack-tcp-timeout-established=1h30m0s",

@@ -1,8 +1,8 @@
 //! The in-memory twin of the maps, which fails on demand.
 
-use super::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op};
+use super::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op, RangeKey};
 use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, NodeConfig, ServiceWord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// Maps in memory.
@@ -29,6 +29,7 @@ pub struct Failing {
 struct FamilyMaps<A> {
     frontends: BTreeMap<FrontendKey<A>, Frontend>,
     backends: BTreeMap<u32, Backend<A>>,
+    ranges: BTreeSet<RangeKey<A>>,
 }
 
 impl<A> Default for FamilyMaps<A> {
@@ -36,6 +37,7 @@ impl<A> Default for FamilyMaps<A> {
         Self {
             frontends: BTreeMap::new(),
             backends: BTreeMap::new(),
+            ranges: BTreeSet::new(),
         }
     }
 }
@@ -74,6 +76,8 @@ impl Fake {
             slots: self.slots.clone(),
             backends_v4: rows(&self.v4.backends),
             backends_v6: rows(&self.v6.backends),
+            ranges_v4: self.v4.ranges.iter().copied().collect(),
+            ranges_v6: self.v6.ranges.iter().copied().collect(),
         }
     }
 
@@ -133,6 +137,12 @@ impl<A: Copy + Ord> FamilyMaps<A> {
             }
             FamilyOp::ClearBackend { id } => {
                 self.backends.remove(id);
+            }
+            FamilyOp::PutRange { key } => {
+                self.ranges.insert(*key);
+            }
+            FamilyOp::DeleteRange { key } => {
+                self.ranges.remove(key);
             }
         }
         Ok(())

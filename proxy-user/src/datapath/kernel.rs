@@ -4,12 +4,14 @@ use crate::datapath::array::{Rows, Words};
 use crate::datapath::bpf::{Row, wait_for_programs};
 use crate::datapath::filter::{FILTERS, FilterMap};
 use crate::datapath::pins::Pins;
-use crate::datapath::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op};
+use crate::datapath::{Capacity, Datapath, Dump, Error, FamilyOp, Grace, Map, Op, RangeKey};
 use anyhow::{Context as _, Result};
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError, MapInfo};
 use bytemuck::Pod;
 use proxy_common::{
     AddrV4, AddrV6, Address, Backend, Frontend, FrontendKey, NodeConfig, RegionHeader, ServiceWord,
+    SourceRange,
 };
 use std::io;
 use std::time::Duration;
@@ -28,11 +30,13 @@ struct FamilyMaps<A>
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
+    SourceRange<A>: Pod,
 {
     frontends: HashMap<MapData, Row<FrontendKey<A>>, Row<Frontend>>,
     filter: FilterMap,
     backends: Rows<Backend<A>>,
-    names: [Map; 2],
+    ranges: LpmTrie<MapData, Row<SourceRange<A>>, u32>,
+    names: [Map; 3],
 }
 
 impl Kernel {
@@ -46,8 +50,16 @@ impl Kernel {
             config: open(pins, "CONFIG")?,
             services: Words::open(pins, Map::Services)?,
             slots: Rows::open(pins, Map::Slots)?,
-            v4: FamilyMaps::open(pins, [Map::FrontendsV4, Map::BackendsV4], filter4)?,
-            v6: FamilyMaps::open(pins, [Map::FrontendsV6, Map::BackendsV6], filter6)?,
+            v4: FamilyMaps::open(
+                pins,
+                [Map::FrontendsV4, Map::BackendsV4, Map::SourceRangesV4],
+                filter4,
+            )?,
+            v6: FamilyMaps::open(
+                pins,
+                [Map::FrontendsV6, Map::BackendsV6, Map::SourceRangesV6],
+                filter6,
+            )?,
             capacity: capacity(pins),
         })
     }
@@ -71,7 +83,8 @@ impl Kernel {
         };
         let header = last.saturating_add(RegionHeader::WORDS);
         // A row that can't be read is out of bounds, and so is the region.
-        let backends = self.slots.read(header).get(last as usize + 1).copied();
+        let count = (last + RegionHeader::BACKENDS) as usize;
+        let backends = self.slots.read(header).get(count).copied();
         self.slots
             .read(header.saturating_add(backends.unwrap_or_default()))
     }
@@ -97,13 +110,15 @@ impl<A: Address> FamilyMaps<A>
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
+    SourceRange<A>: Pod,
 {
-    fn open(pins: &Pins, names: [Map; 2], filter: &str) -> Result<Self> {
-        let [frontends, backends] = names;
+    fn open(pins: &Pins, names: [Map; 3], filter: &str) -> Result<Self> {
+        let [frontends, backends, ranges] = names;
         let maps = Self {
             frontends: open(pins, frontends.name())?,
             filter: FilterMap::open(pins, filter)?,
             backends: Rows::open(pins, backends)?,
+            ranges: open(pins, ranges.name())?,
             names,
         };
         // An earlier version may have written them without.
@@ -115,7 +130,7 @@ where
     }
 
     fn write(&mut self, op: &FamilyOp<A>) -> Result<(), Error> {
-        let [frontends, _] = self.names;
+        let [frontends, _, ranges] = self.names;
         match op {
             FamilyOp::PutBackend { id, row } => self.backends.put(*id, &[*row]),
             FamilyOp::ClearBackend { id } => self.backends.clear(*id),
@@ -128,6 +143,14 @@ where
                 Err(MapError::KeyNotFound) => Ok(()),
                 outcome => outcome.map_err(|error| failed(frontends, error)),
             },
+            FamilyOp::PutRange { key } => {
+                let outcome = self.ranges.insert(&trie_key(key), 1, 0);
+                outcome.map_err(|error| failed(ranges, error))
+            }
+            FamilyOp::DeleteRange { key } => match self.ranges.remove(&trie_key(key)) {
+                Err(MapError::KeyNotFound) => Ok(()),
+                outcome => outcome.map_err(|error| failed(ranges, error)),
+            },
         }
     }
 
@@ -138,12 +161,39 @@ where
             .map_err(|error| failed(self.names[0], error))
     }
 
+    fn dump_ranges(&self) -> Result<Vec<RangeKey<A>>, Error> {
+        let keys = self.ranges.keys();
+        keys.map(|key| key.map(|key| range_key(&key)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(self.names[2], error))
+    }
+
     fn dump_backends(&self) -> Vec<(u32, Backend<A>)> {
         let rows = self.backends.read(u32::MAX);
         (0..)
             .zip(rows)
             .filter(|(_, row)| row.generation != 0)
             .collect()
+    }
+}
+
+/// The set is part of the prefix.
+fn trie_key<A: Address>(key: &RangeKey<A>) -> Key<Row<SourceRange<A>>>
+where
+    SourceRange<A>: Pod,
+{
+    let bits = SourceRange::<A>::SET_BITS + u32::from(key.prefix);
+    Key::new(bits, Row(key.range))
+}
+
+fn range_key<A: Address>(key: &Key<Row<SourceRange<A>>>) -> RangeKey<A>
+where
+    SourceRange<A>: Pod,
+{
+    let prefix = key.prefix_len().saturating_sub(SourceRange::<A>::SET_BITS);
+    RangeKey {
+        range: key.data().0,
+        prefix: prefix as u8,
     }
 }
 
@@ -158,6 +208,7 @@ fn capacity(pins: &Pins) -> Capacity {
         slots: size(Map::Slots),
         backends_v4: size(Map::BackendsV4),
         backends_v6: size(Map::BackendsV6),
+        source_ranges: size(Map::SourceRangesV4),
     }
 }
 
@@ -178,6 +229,8 @@ impl Datapath for Kernel {
             services,
             backends_v4: self.v4.dump_backends(),
             backends_v6: self.v6.dump_backends(),
+            ranges_v4: self.v4.dump_ranges()?,
+            ranges_v6: self.v6.dump_ranges()?,
         })
     }
 
@@ -213,7 +266,8 @@ impl Datapath for Kernel {
 fn failed(map: Map, error: MapError) -> Error {
     let source = source_of(error);
     match source.raw_os_error() {
-        Some(libc::E2BIG) => Error::Full { map },
+        // A trie says so in its own way.
+        Some(libc::E2BIG | libc::ENOSPC) => Error::Full { map },
         _ => Error::Syscall {
             what: format!("writing {map}"),
             source,

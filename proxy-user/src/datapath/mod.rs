@@ -25,7 +25,7 @@ mod rows;
 pub mod sweep;
 pub mod sysctl;
 
-pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op};
+pub use crate::tables::{Capacity, Dump, FamilyOp, Map, Op, RangeKey};
 
 use proxy_common::NodeConfig;
 use std::io;

@@ -1,7 +1,9 @@
-//! Settings of this thread's network namespace that the datapath relies on (/proc/sys/net).
+//! Settings of this thread's network namespace (/proc/sys/net).
 
+mod conntrack;
 mod ports;
 
+pub use conntrack::{Conntrack, processors};
 pub use ports::Ports;
 
 use anyhow::{Context as _, Result};

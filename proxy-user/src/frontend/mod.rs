@@ -1,9 +1,11 @@
 //! What may be dialled, and which backends answer.
 
+mod detect;
 mod locality;
 mod node_ports;
 
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName, StaysLocal};
+pub use detect::{DetectLocal, NotAMode, NotAName};
 pub use locality::{LocalGaps, local_gaps};
 pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 

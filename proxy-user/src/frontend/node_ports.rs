@@ -3,7 +3,7 @@
 use super::LocalAddresses;
 use crate::cluster::{Cidr, IpFamily};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The device on which kube-proxy keeps the cluster's own addresses in its mode ipvs.
@@ -74,6 +74,22 @@ impl NodePortAddresses {
             _ => None,
         });
         ranges.filter(|range| range.prefix() > 0 && range.address().is_loopback())
+    }
+
+    /// Whether loopback of this family serves NodePorts if loopback does at all, as kube-proxy sees it: only a list
+    /// that speaks of the family by ranges alone, none of which has it, leaves it out.
+    pub fn serves_loopback(&self, family: IpFamily) -> bool {
+        let loopback = match family {
+            IpFamily::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpFamily::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let mut of_family = self.items.iter().filter(|item| item.speaks_of(family));
+        let is_silent = of_family.clone().next().is_none();
+        is_silent
+            || of_family.any(|item| match item {
+                NodePortItem::Primary | NodePortItem::Localhost | NodePortItem::All => true,
+                NodePortItem::Range(range) => range.contains(loopback),
+            })
     }
 
     /// The addresses, without loopback and IPv6 link-local ones. As in kube-proxy, a family of which nothing
@@ -223,6 +239,30 @@ mod tests {
         ];
         for (list, wanted) in cases {
             assert_eq!(served(list), wanted, "{list}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_left_out_only_by_ranges_that_do_not_have_it() {
+        let cases = [
+            ("", true, true),
+            ("primary", true, true),
+            ("localhost", true, true),
+            ("all", true, true),
+            ("0.0.0.0/0", true, true),
+            ("127.0.0.0/8", true, true),
+            ("127.0.0.1/32,::1/128", true, true),
+            ("127.0.0.2/32", false, true),
+            ("192.0.2.0/24", false, true),
+            ("2001:db8::/32", true, false),
+            ("192.0.2.0/24,2001:db8::/32", false, false),
+            ("192.0.2.0/24,::/0", false, true),
+            ("192.0.2.0/24,2001:db8::/32,primary", true, true),
+        ];
+        for (list, v4, v6) in cases {
+            let list: NodePortAddresses = list.parse().unwrap();
+            let served = [IpFamily::V4, IpFamily::V6].map(|it| list.serves_loopback(it));
+            assert_eq!(served, [v4, v6], "{list}");
         }
     }
 

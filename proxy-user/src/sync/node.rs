@@ -3,21 +3,43 @@
 use super::Sync;
 use crate::cluster::{Cidr, OptedOut};
 use crate::datapath::Datapath;
-use crate::frontend::{LocalAddresses, NodeContext, NodePortAddresses};
-use crate::tables::node_config;
-use proxy_common::NodeConfig;
+use crate::frontend::{DetectLocal, LocalAddresses, NodeContext, NodePortAddresses};
+use crate::tables::{NodeFacts, Pods, node_config};
+use proxy_common::{NodeConfig, NodeOption, NodeOptions};
 use std::net::IpAddr;
 use std::time::Instant;
 use tokio::sync::watch;
 use tracing::warn;
 
 /// Settings that may change while the loop runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// Ranges that count as inside of the cluster; the first of each family.
     pub cluster_cidrs: Vec<Cidr>,
     /// On which of the node's addresses NodePorts are served.
     pub node_ports: NodePortAddresses,
+    /// How packets of pods are told from others.
+    pub detect_local: DetectLocal,
+    /// Whether every flow to a cluster address is masked, those of pods too.
+    pub masquerade_all: bool,
+    /// Whether flows that kube-proxy masks are masked towards backends of this node, too.
+    pub masquerade_local_backends: bool,
+    /// Whether Services are served on their `externalIPs`.
+    pub external_ips: bool,
+}
+
+/// As for an agent without flags.
+impl Default for Followed {
+    fn default() -> Self {
+        Self {
+            cluster_cidrs: Vec::new(),
+            node_ports: NodePortAddresses::default(),
+            detect_local: DetectLocal::default(),
+            masquerade_all: false,
+            masquerade_local_backends: false,
+            external_ips: true,
+        }
+    }
 }
 
 impl<D: Datapath> Sync<D> {
@@ -94,14 +116,45 @@ impl<D: Datapath> Sync<D> {
         }
     }
 
+    /// The ranges by which pods are known; none if there are none yet, or if they are known by devices.
+    pub(super) fn pod_ranges(&self) -> &[Cidr] {
+        let followed = &self.settings.followed;
+        let node = self.cluster.node().map(|view| view.pod_cidrs.as_slice());
+        let (cluster, node) = (&followed.cluster_cidrs, node.unwrap_or_default());
+        followed.detect_local.ranges(cluster, node)
+    }
+
     /// The node's row as it should be.
     pub(super) fn wanted_config(&self) -> NodeConfig {
         let settings = &self.settings;
-        node_config(
-            &self.node,
-            &settings.followed.cluster_cidrs,
-            &settings.snat_ports,
-            settings.sockets,
-        )
+        node_config(&self.facts(), &settings.snat_ports, settings.sockets)
+    }
+
+    fn facts(&self) -> NodeFacts {
+        let followed = &self.settings.followed;
+        let v4 = self.node.primary_v4.map(IpAddr::V4);
+        let v6 = self.node.primary_v6.map(IpAddr::V6);
+        NodeFacts {
+            addresses: v4.into_iter().chain(v6).collect(),
+            pods: self.pods(),
+            cluster_cidrs: followed.cluster_cidrs.clone(),
+            service_cidrs: self.cluster.service_cidrs(),
+            loopback: self.node.loopback.clone(),
+            options: NodeOptions::default()
+                .with(NodeOption::MasqueradeAll, followed.masquerade_all)
+                .with(NodeOption::MasqueradeLocal, followed.masquerade_local_backends),
+        }
+    }
+
+    fn pods(&self) -> Pods {
+        let followed = &self.settings.followed;
+        let own = self.cluster.node().map(|node| node.pod_cidrs.as_slice());
+        match &followed.detect_local {
+            DetectLocal::BridgeInterface(_) | DetectLocal::InterfaceNamePrefix(_) => Pods::ByDevice,
+            by_range @ (DetectLocal::ClusterCidr | DetectLocal::NodeCidr) => {
+                let ranges = by_range.ranges(&followed.cluster_cidrs, own.unwrap_or_default());
+                Pods::InRanges(ranges.to_vec())
+            }
+        }
     }
 }

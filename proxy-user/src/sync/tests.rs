@@ -13,6 +13,7 @@ const ROOM: Capacity = Capacity {
     slots: 100,
     backends_v4: 4,
     backends_v6: 4,
+    source_ranges: 64,
 };
 
 fn settings() -> Settings {

@@ -1,6 +1,6 @@
 //! The rows of one Service, and what an op does to them.
 
-use super::{Family, FamilyOp, Op};
+use super::{Family, FamilyOp, Op, RangeKey};
 use crate::frontend;
 use proxy_common::{
     AddrV4, AddrV6, Backend, Frontend, FrontendKey, Proto, RegionHeader, ServiceWord,
@@ -25,6 +25,8 @@ pub struct FamilyTables<A> {
     pub(super) frontends: BTreeMap<FrontendKey<A>, Frontend>,
     /// By backend id.
     pub(super) backends: BTreeMap<u32, Backend<A>>,
+    /// Who may dial addresses of load balancers.
+    pub(super) ranges: BTreeSet<RangeKey<A>>,
 }
 
 impl<A> Default for FamilyTables<A> {
@@ -32,18 +34,19 @@ impl<A> Default for FamilyTables<A> {
         Self {
             frontends: BTreeMap::new(),
             backends: BTreeMap::new(),
+            ranges: BTreeSet::new(),
         }
     }
 }
 
-/// Address, port and protocol of a frontend of either family.
-pub(super) type Dialled = (IpAddr, u16, frontend::Protocol);
+/// Address, port and protocol of a frontend of either family; none for an address as such.
+pub(super) type Dialled = (IpAddr, u16, Option<frontend::Protocol>);
 
 /// Something a Service does not use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freed {
-    /// The right to an address, port and protocol.
-    Frontend(IpAddr, u16, frontend::Protocol),
+    /// The right to an address, port and protocol, or to an address as such.
+    Frontend(IpAddr, u16, Option<frontend::Protocol>),
     /// A service id.
     Service(u32),
     /// Words of `SLOTS`.
@@ -57,6 +60,8 @@ pub enum Freed {
     BackendV4(u32),
     /// Index into `BACKENDS_V6`.
     BackendV6(u32),
+    /// A set of `SOURCE_RANGES_*`.
+    SourceSet(u32),
 }
 
 impl ServiceTables {
@@ -91,7 +96,7 @@ impl ServiceTables {
     }
 
     /// The addresses, ports and protocols that these rows hold.
-    pub fn dialled(&self) -> impl Iterator<Item = (IpAddr, u16, frontend::Protocol)> {
+    pub fn dialled(&self) -> impl Iterator<Item = Dialled> {
         let v4 = self.v4.frontends.keys().filter_map(dialled);
         v4.chain(self.v6.frontends.keys().filter_map(dialled))
     }
@@ -108,6 +113,12 @@ impl ServiceTables {
         let backends: BTreeSet<u32> = backends.flatten().copied().collect();
         reachable.v4.backends.retain(|id, _| backends.contains(id));
         reachable.v6.backends.retain(|id, _| backends.contains(id));
+        let words = reachable.regions.values();
+        let sets = words.filter_map(|words| words.get(RegionHeader::SOURCES as usize));
+        let sets: BTreeSet<u32> = sets.copied().collect();
+        let is_used = |set| sets.contains(&set);
+        reachable.v4.ranges.retain(|key| is_used(key.range.set));
+        reachable.v6.ranges.retain(|key| is_used(key.range.set));
         reachable
     }
 
@@ -139,8 +150,10 @@ impl ServiceTables {
     pub fn absorb(&mut self, other: Self) {
         self.v4.frontends.extend(other.v4.frontends);
         self.v4.backends.extend(other.v4.backends);
+        self.v4.ranges.extend(other.v4.ranges);
         self.v6.frontends.extend(other.v6.frontends);
         self.v6.backends.extend(other.v6.backends);
+        self.v6.ranges.extend(other.v6.ranges);
         self.services.extend(other.services);
         self.regions.extend(other.regions);
     }
@@ -152,9 +165,20 @@ impl ServiceTables {
 }
 
 impl<A: Family> FamilyTables<A> {
-    /// How many rows of `FRONTENDS_*` there are.
+    /// How many rows of `FRONTENDS_*` there are that can be dialled.
     pub fn frontend_count(&self) -> usize {
-        self.frontends.len()
+        let keys = self.frontends.keys();
+        keys.filter(|key| !key.is_of_address()).count()
+    }
+
+    /// How many rows of `SOURCE_RANGES_*` there are.
+    pub fn range_count(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is a range of this set.
+    fn has_set(&self, set: u32) -> bool {
+        self.ranges.iter().any(|key| key.range.set == set)
     }
 
     /// How many rows of `BACKENDS_*` there are.
@@ -189,6 +213,15 @@ impl<A: Family> FamilyTables<A> {
                 self.backends.remove(id);
                 Some(A::freed_backend(*id))
             }
+            FamilyOp::PutRange { key } => {
+                self.ranges.insert(*key);
+                None
+            }
+            FamilyOp::DeleteRange { key } => {
+                self.ranges.remove(key);
+                let set = key.range.set;
+                (!self.has_set(set)).then_some(Freed::SourceSet(set))
+            }
         }
     }
 
@@ -199,6 +232,9 @@ impl<A: Family> FamilyTables<A> {
         let backends = self.backends.keys();
         let backends = backends.filter(|id| !other.backends.contains_key(id));
         beyond.extend(backends.map(|id| A::freed_backend(*id)));
+        let sets: BTreeSet<u32> = self.ranges.iter().map(|key| key.range.set).collect();
+        let sets = sets.into_iter().filter(|set| !other.has_set(*set));
+        beyond.extend(sets.map(Freed::SourceSet));
     }
 }
 
@@ -208,11 +244,15 @@ fn freed_frontend<A: Family>(key: &FrontendKey<A>) -> Option<Freed> {
 }
 
 fn dialled<A: Family>(key: &FrontendKey<A>) -> Option<Dialled> {
+    if key.is_of_address() {
+        return Some((key.address.ip(), 0, None));
+    }
     let protocol = match key.proto()? {
         Proto::Tcp => frontend::Protocol::Tcp,
         Proto::Udp => frontend::Protocol::Udp,
+        Proto::Sctp => frontend::Protocol::Sctp,
     };
-    Some((key.address.ip(), key.port.number(), protocol))
+    Some((key.address.ip(), key.port.number(), Some(protocol)))
 }
 
 fn region(start: u32, words: &[u32]) -> Freed {

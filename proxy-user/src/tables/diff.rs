@@ -50,6 +50,13 @@ fn family<A: Family>(actual: &ServiceTables, desired: &ServiceTables, ops: &mut 
             Change::Remove(&id) => FamilyOp::ClearBackend { id },
         }));
     }
+    let (is, wanted) = (&actual.ranges, &desired.ranges);
+    let new = wanted.difference(is).map(|&key| FamilyOp::PutRange { key });
+    ops.extend(new.map(A::op));
+    let old = is
+        .difference(wanted)
+        .map(|&key| FamilyOp::DeleteRange { key });
+    ops.extend(old.map(A::op));
 }
 
 enum Change<'a, K, V> {

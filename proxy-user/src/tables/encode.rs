@@ -3,11 +3,11 @@
 use super::claims::Claimed;
 use super::content::Dialled;
 use super::ids::Ids;
+use super::rows::{backend_row, frontend_row, key, place, range_key, same, words};
 use super::{Family, Freed, ServiceTables, TableFull};
-use crate::frontend::{self, IpFamily, Protocol, ServiceName, ServicePort};
+use crate::frontend::{self, Cidr, IpFamily, ServiceName, ServicePort};
 use proxy_common::{
-    AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality, Port, Proto,
-    RegionHeader, ServiceWord,
+    AddrV4, AddrV6, Frontend, FrontendKey, FrontendKind, RegionHeader, ServiceWord,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -91,16 +91,48 @@ impl Encoder<'_> {
         }
         let known = self.known_service(&frontends);
         let backends = self.backends::<A>(known, &port.backends)?;
-        let service = self.service_id(known, &frontends, &backends)?;
-        let word = self.region(service, backends)?;
+        let sources = self.sources::<A>(known, port.source_ranges.as_deref())?;
+        let words = words(port, sources, backends);
+        let service = self.service_id(known, &frontends, &words)?;
+        let word = self.region(service, words)?;
         self.desired.services.insert(service, word);
-        let rows = frontends.into_iter().map(|(key, kind)| {
-            (
-                key,
-                Frontend::new(service, kind).closing_tcp(port.closes_tcp),
-            )
-        });
+        self.addresses(service, &frontends)?;
+        let rows = frontends.into_iter();
+        let rows = rows.map(|(key, kind)| (key, frontend_row(service, kind, port)));
         A::rows_mut(&mut self.desired).frontends.extend(rows);
+        Ok(())
+    }
+
+    /// Rows that say of cluster addresses that they are, by the first port that has them.
+    fn addresses<A: Family>(
+        &mut self,
+        service: u32,
+        frontends: &[(FrontendKey<A>, FrontendKind)],
+    ) -> Result<(), TableFull> {
+        for (key, kind) in frontends {
+            let address = FrontendKey::of_address(key.address);
+            let is_known = |encoder: &Self| {
+                encoder
+                    .desired
+                    .family::<A>()
+                    .frontends
+                    .contains_key(&address)
+            };
+            if *kind != FrontendKind::ClusterIp || is_known(self) {
+                continue;
+            }
+            let at: Dialled = (key.address.ip(), 0, None);
+            match self.ids.claim(at, self.name)? {
+                Claimed::New => self.taken.push(Freed::Frontend(at.0, at.1, at.2)),
+                Claimed::Held => {}
+                // Whoever has it says the same.
+                Claimed::By(_) => continue,
+            }
+            let row = Frontend::new(service, FrontendKind::Address);
+            A::rows_mut(&mut self.desired)
+                .frontends
+                .insert(address, row);
+        }
         Ok(())
     }
 
@@ -111,7 +143,7 @@ impl Encoder<'_> {
         let Some((key, kind)) = key::<A>(frontend) else {
             return Ok(None);
         };
-        let at: Dialled = (frontend.address, frontend.port, frontend.protocol);
+        let at: Dialled = (frontend.address, frontend.port, Some(frontend.protocol));
         let holder = match self.ids.claim(at, self.name)? {
             Claimed::New => {
                 self.taken.push(Freed::Frontend(at.0, at.1, at.2));
@@ -146,20 +178,21 @@ impl Encoder<'_> {
         Some(known)
     }
 
-    /// The known id, unless a frontend that goes elsewhere would see the new backends before it is
+    /// The known id, unless a frontend that goes elsewhere would see the new region before it is
     /// gone.
     fn service_id<A: Family>(
         &mut self,
         known: Option<u32>,
         frontends: &[(FrontendKey<A>, FrontendKind)],
-        backends: &[u32],
+        words: &[u32],
     ) -> Result<u32, TableFull> {
         let rows = self.actual.family::<A>().frontends.iter();
         let leaves = |id, key: &FrontendKey<A>, row: &Frontend| {
-            row.service == id && !frontends.iter().any(|(kept, _)| kept == key)
+            let is_kept = || frontends.iter().any(|(kept, _)| kept == key);
+            row.service == id && !key.is_of_address() && !is_kept()
         };
         if let Some(id) = known
-            && (self.known_ids(id) == Some(backends)
+            && (self.known_words(id).is_some_and(|known| same(known, words))
                 || !rows.clone().any(|(key, row)| leaves(id, key, row)))
         {
             return Ok(id);
@@ -169,7 +202,7 @@ impl Encoder<'_> {
         Ok(id)
     }
 
-    /// Ids of the backends, in order.
+    /// Ids of the backends, in the order of a region.
     fn backends<A: Family>(
         &mut self,
         known: Option<u32>,
@@ -188,15 +221,48 @@ impl Encoder<'_> {
                 Some((_, id, generation)) => (id, generation),
                 None => self.new_backend::<A>()?,
             };
-            let port = Port::new(backend.port);
-            let row = Backend::new(address, port, locality(backend), generation);
-            rows.push((id, row));
-            ids.push(id);
+            rows.push((id, backend_row(backend, address, generation)));
+            ids.push((place(backend), id));
         }
         // Built as a whole: one by one takes several times as long.
         let desired = &mut A::rows_mut(&mut self.desired).backends;
         desired.append(&mut rows.into_iter().collect());
-        Ok(ids)
+        ids.sort_by_key(|(place, _)| *place);
+        Ok(ids.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// The set of ranges that may dial load balancers' addresses: the one that there is, if it is the same.
+    fn sources<A: Family>(
+        &mut self,
+        known: Option<u32>,
+        ranges: Option<&[Cidr]>,
+    ) -> Result<u32, TableFull> {
+        let Some(ranges) = ranges else {
+            return Ok(0);
+        };
+        let in_set = |set| {
+            let keys = ranges
+                .iter()
+                .filter_map(move |range| range_key::<A>(set, range));
+            keys.collect::<BTreeSet<_>>()
+        };
+        let known = known.and_then(|id| self.known_words(id));
+        let known = known.and_then(|words| words.get(RegionHeader::SOURCES as usize));
+        let rows = &self.actual.family::<A>().ranges;
+        let is_same = |set: &&u32| {
+            let there = rows.iter().filter(|key| key.range.set == **set);
+            **set != 0 && there.eq(&in_set(**set))
+        };
+        let set = match known.filter(is_same) {
+            Some(set) => *set,
+            None => {
+                let set = self.ids.source_sets.take()?;
+                self.taken.push(Freed::SourceSet(set));
+                set
+            }
+        };
+        A::rows_mut(&mut self.desired).ranges.extend(in_set(set));
+        Ok(set)
     }
 
     /// The backends that the service has now, sorted as those that it should have; id and generation of each.
@@ -218,9 +284,15 @@ impl Encoder<'_> {
 
     /// Ids of the backends in the service's region, if it has one.
     fn known_ids(&self, service: u32) -> Option<&[u32]> {
+        self.known_words(service)?
+            .get(RegionHeader::WORDS as usize..)
+    }
+
+    /// The words of the service's region, if it has one.
+    fn known_words(&self, service: u32) -> Option<&[u32]> {
         let word = self.actual.services.get(&service)?;
         let words = self.actual.regions.get(&word.region())?;
-        words.get(RegionHeader::WORDS as usize..)
+        Some(words)
     }
 
     fn new_backend<A: Family>(&mut self) -> Result<(u32, u32), TableFull> {
@@ -229,19 +301,19 @@ impl Encoder<'_> {
         Ok((id, self.ids.next_generation()))
     }
 
-    /// A region with these backends: the one that is there, if it is the same.
-    fn region(&mut self, service: u32, backends: Vec<u32>) -> Result<ServiceWord, TableFull> {
-        let known = self.actual.services.get(&service);
-        if let Some(&word) = known
-            && let Some(words) = self.actual.regions.get(&word.region())
-            && self.known_ids(service) == Some(&backends)
+    /// A region with these words, whose generation is still to be filled in: the one that is there, if it is
+    /// the same.
+    fn region(&mut self, service: u32, mut words: Vec<u32>) -> Result<ServiceWord, TableFull> {
+        if let Some(known) = self.known_words(service)
+            && same(known, &words)
+            && let Some(&word) = self.actual.services.get(&service)
         {
-            self.desired.regions.insert(word.region(), words.clone());
+            let known = known.to_vec();
+            self.desired.regions.insert(word.region(), known);
             return Ok(word);
         }
         let generation = self.ids.next_generation();
-        let mut words = vec![generation, backends.len() as u32];
-        words.extend(backends);
+        words[0] = generation;
         let length = words.len() as u32;
         let start = self.ids.regions.take(length)?;
         self.taken.push(Freed::Region {
@@ -250,31 +322,5 @@ impl Encoder<'_> {
         });
         self.desired.regions.insert(start, words);
         Ok(ServiceWord::new(start, generation))
-    }
-}
-
-fn key<A: Family>(frontend: &frontend::Frontend) -> Option<(FrontendKey<A>, FrontendKind)> {
-    let proto = match frontend.protocol {
-        Protocol::Tcp => Proto::Tcp,
-        Protocol::Udp => Proto::Udp,
-    };
-    let kind = match frontend.kind {
-        frontend::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
-        frontend::FrontendKind::NodePort
-        | frontend::FrontendKind::ExternalIp
-        | frontend::FrontendKind::LoadBalancer => FrontendKind::NodePort,
-    };
-    let address = A::from_ip(frontend.address)?;
-    Some((
-        FrontendKey::new(address, Port::new(frontend.port), proto),
-        kind,
-    ))
-}
-
-fn locality(backend: &frontend::Backend) -> Locality {
-    if backend.local {
-        Locality::Local
-    } else {
-        Locality::Remote
     }
 }

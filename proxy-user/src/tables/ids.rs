@@ -30,6 +30,8 @@ pub struct Ids {
     pub(super) services: Pool,
     pub(super) backends_v4: Pool,
     pub(super) backends_v6: Pool,
+    /// Of either family.
+    pub(super) source_sets: Pool,
     pub(super) regions: Regions,
     generation: u32,
     freed: Vec<Freed>,
@@ -63,6 +65,7 @@ pub(super) struct InUse {
     pub(super) services: Vec<u32>,
     pub(super) backends_v4: Vec<u32>,
     pub(super) backends_v6: Vec<u32>,
+    pub(super) source_sets: Vec<u32>,
     /// Start -> words.
     pub(super) regions: BTreeMap<u32, u32>,
 }
@@ -80,6 +83,7 @@ impl Ids {
             services: Pool::new(Map::Services, &capacity, &used.services),
             backends_v4: Pool::new(Map::BackendsV4, &capacity, &used.backends_v4),
             backends_v6: Pool::new(Map::BackendsV6, &capacity, &used.backends_v6),
+            source_sets: Pool::new(Map::SourceRangesV4, &capacity, &used.source_sets),
             regions: Regions::new(capacity.slots, &used.regions),
             generation: first_generation,
             freed: Vec::new(),
@@ -129,7 +133,7 @@ impl Ids {
         self.unuse(batch.0);
     }
 
-    /// Rows in use, including those kept apart; words in the case of `SLOTS`.
+    /// Rows in use, including those kept apart; words in the case of `SLOTS`, sets in that of source ranges.
     pub fn used(&self, map: Map) -> u32 {
         match map {
             Map::FrontendsV4 | Map::FrontendsV6 => self.claims.used(map),
@@ -137,6 +141,7 @@ impl Ids {
             Map::Slots => self.regions.used(),
             Map::BackendsV4 => self.backends_v4.used(),
             Map::BackendsV6 => self.backends_v6.used(),
+            Map::SourceRangesV4 | Map::SourceRangesV6 => self.source_sets.used(),
         }
     }
 
@@ -159,6 +164,7 @@ impl Ids {
             Freed::Region { start, words } => self.regions.give_back(start, words),
             Freed::BackendV4(id) => self.backends_v4.give_back(id),
             Freed::BackendV6(id) => self.backends_v6.give_back(id),
+            Freed::SourceSet(id) => self.source_sets.give_back(id),
         }
         Vec::new()
     }
@@ -218,6 +224,7 @@ mod tests {
             slots: 16,
             backends_v4: 4,
             backends_v6: 4,
+            source_ranges: 4,
         }
     }
 

@@ -20,17 +20,23 @@ pub enum Map {
     BackendsV4,
     /// Array: backend id -> backend.
     BackendsV6,
+    /// Trie: set and range of addresses.
+    SourceRangesV4,
+    /// Trie: set and range of addresses.
+    SourceRangesV6,
 }
 
 impl Map {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::FrontendsV4,
         Self::FrontendsV6,
         Self::Services,
         Self::Slots,
         Self::BackendsV4,
         Self::BackendsV6,
+        Self::SourceRangesV4,
+        Self::SourceRangesV6,
     ];
 
     /// The map's name in the kernel.
@@ -42,6 +48,8 @@ impl Map {
             Self::Slots => "SLOTS",
             Self::BackendsV4 => "BACKENDS_V4",
             Self::BackendsV6 => "BACKENDS_V6",
+            Self::SourceRangesV4 => "SOURCE_RANGES_V4",
+            Self::SourceRangesV6 => "SOURCE_RANGES_V6",
         }
     }
 }
@@ -67,6 +75,8 @@ pub struct Capacity {
     pub backends_v4: u32,
     /// Length of `BACKENDS_V6`.
     pub backends_v6: u32,
+    /// Rows of `SOURCE_RANGES_V4`, and of `SOURCE_RANGES_V6`.
+    pub source_ranges: u32,
 }
 
 impl Capacity {
@@ -79,6 +89,7 @@ impl Capacity {
             Map::Slots => self.slots,
             Map::BackendsV4 => self.backends_v4,
             Map::BackendsV6 => self.backends_v6,
+            Map::SourceRangesV4 | Map::SourceRangesV6 => self.source_ranges,
         }
     }
 }
@@ -89,6 +100,8 @@ pub trait Family: Address {
     const FRONTENDS: Map;
     /// The map of who answers.
     const BACKENDS: Map;
+    /// The map of who may dial.
+    const SOURCE_RANGES: Map;
     /// A write to one of these maps.
     fn op(op: FamilyOp<Self>) -> Op;
     /// The address, if it is of this family.
@@ -109,6 +122,7 @@ pub trait Family: Address {
 impl Family for AddrV4 {
     const FRONTENDS: Map = Map::FrontendsV4;
     const BACKENDS: Map = Map::BackendsV4;
+    const SOURCE_RANGES: Map = Map::SourceRangesV4;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V4(op)
@@ -141,6 +155,7 @@ impl Family for AddrV4 {
 impl Family for AddrV6 {
     const FRONTENDS: Map = Map::FrontendsV6;
     const BACKENDS: Map = Map::BackendsV6;
+    const SOURCE_RANGES: Map = Map::SourceRangesV6;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V6(op)

@@ -10,6 +10,7 @@ mod node;
 mod op;
 mod regions;
 mod restore;
+mod rows;
 mod text;
 
 pub use content::{FamilyTables, Freed, ServiceTables};
@@ -17,8 +18,8 @@ pub use diff::{diff, sort};
 pub use encode::{Conflict, Encoded, encode};
 pub use ids::{Batch, Ids, TableFull};
 pub use map::{Capacity, Family, Map};
-pub use node::{Sockets, node_config};
-pub use op::{FamilyOp, Op};
+pub use node::{NodeFacts, Pods, Sockets, node_config};
+pub use op::{FamilyOp, Op, RangeKey};
 pub use restore::{Dump, Orphans};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One write to one map, as a value.
 
 use super::{Family, Map};
-use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, ServiceWord};
+use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, ServiceWord, SourceRange};
 
 /// One write. A list of them is applied in order; what order is safe is decided by [`super::diff`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +59,31 @@ pub enum FamilyOp<A> {
         /// Backend id.
         id: u32,
     },
+    /// Insert a row of `SOURCE_RANGES_*`.
+    PutRange {
+        /// The range.
+        key: RangeKey<A>,
+    },
+    /// Remove a row of `SOURCE_RANGES_*`; that it is already gone is no error.
+    DeleteRange {
+        /// The range.
+        key: RangeKey<A>,
+    },
+}
+
+/// Key of `SOURCE_RANGES_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RangeKey<A> {
+    /// Set and address; the address has zeros behind its prefix.
+    pub range: SourceRange<A>,
+    /// Length of the address's prefix, in bits.
+    pub prefix: u8,
 }
 
 /// The steps of a safe order; writes of one phase don't depend on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    Ranges,
     Backends,
     Regions,
     Services,
@@ -71,6 +91,7 @@ pub(crate) enum Phase {
     DeletedFrontends,
     ClearedServices,
     ClearedBackends,
+    DeletedRanges,
 }
 
 impl Op {
@@ -101,6 +122,7 @@ impl<A: Family> FamilyOp<A> {
         match self {
             Self::PutFrontend { .. } | Self::DeleteFrontend { .. } => A::FRONTENDS,
             Self::PutBackend { .. } | Self::ClearBackend { .. } => A::BACKENDS,
+            Self::PutRange { .. } | Self::DeleteRange { .. } => A::SOURCE_RANGES,
         }
     }
 
@@ -110,6 +132,8 @@ impl<A: Family> FamilyOp<A> {
             Self::PutFrontend { .. } => Phase::Frontends,
             Self::DeleteFrontend { .. } => Phase::DeletedFrontends,
             Self::ClearBackend { .. } => Phase::ClearedBackends,
+            Self::PutRange { .. } => Phase::Ranges,
+            Self::DeleteRange { .. } => Phase::DeletedRanges,
         }
     }
 }

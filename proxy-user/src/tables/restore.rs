@@ -2,7 +2,7 @@
 
 use super::content::Dialled;
 use super::ids::InUse;
-use super::{Capacity, Family, Ids, ServiceTables};
+use super::{Capacity, Family, Ids, RangeKey, ServiceTables};
 use crate::frontend::{Frontend as Wanted, ServicePort};
 use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, RegionHeader, ServiceWord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +23,10 @@ pub struct Dump {
     pub backends_v4: Vec<(u32, Backend<AddrV4>)>,
     /// Rows of `BACKENDS_V6` whose generation is not 0, by id.
     pub backends_v6: Vec<(u32, Backend<AddrV6>)>,
+    /// Rows of `SOURCE_RANGES_V4`, in any order.
+    pub ranges_v4: Vec<RangeKey<AddrV4>>,
+    /// Rows of `SOURCE_RANGES_V6`, in any order.
+    pub ranges_v6: Vec<RangeKey<AddrV6>>,
 }
 /// Rows that no Service has asked for yet, one set for each service id.
 #[derive(Debug, Default)]
@@ -87,17 +91,17 @@ impl Orphans {
 }
 
 fn dialled(frontend: &Wanted) -> Dialled {
-    (frontend.address, frontend.port, frontend.protocol)
+    (frontend.address, frontend.port, Some(frontend.protocol))
 }
 
-/// Backends that no service has go under this service id, which no service has either.
+/// What no service has goes under this service id, which no service has either.
 const NO_SERVICE: u32 = 0;
 
 struct Sorter<'a> {
     slots: &'a [u32],
     by_service: BTreeMap<u32, ServiceTables>,
-    /// Not part of a service yet.
-    backends: ServiceTables,
+    /// Backends and source ranges that are not part of a service yet.
+    rest: ServiceTables,
     /// Start -> words, of all services.
     regions: BTreeMap<u32, u32>,
 }
@@ -108,11 +112,11 @@ impl<'a> Sorter<'a> {
         let mut sorter = Self {
             slots: &dump.slots[..slots],
             by_service: BTreeMap::new(),
-            backends: ServiceTables::default(),
+            rest: ServiceTables::default(),
             regions: BTreeMap::new(),
         };
-        sorter.family(&dump.frontends_v4, &dump.backends_v4);
-        sorter.family(&dump.frontends_v6, &dump.backends_v6);
+        sorter.family(&dump.frontends_v4, &dump.backends_v4, &dump.ranges_v4);
+        sorter.family(&dump.frontends_v6, &dump.backends_v6, &dump.ranges_v6);
         sorter
     }
 
@@ -120,21 +124,22 @@ impl<'a> Sorter<'a> {
         &mut self,
         frontends: &[(FrontendKey<A>, Frontend)],
         backends: &[(u32, Backend<A>)],
+        ranges: &[RangeKey<A>],
     ) {
         for &(key, row) in frontends {
             let tables = self.by_service.entry(row.service).or_default();
             A::rows_mut(tables).frontends.insert(key, row);
         }
-        A::rows_mut(&mut self.backends)
-            .backends
-            .extend(backends.iter().copied());
+        let rest = A::rows_mut(&mut self.rest);
+        rest.backends.extend(backends.iter().copied());
+        rest.ranges.extend(ranges.iter().copied());
     }
 
     fn service(&mut self, id: u32, word: ServiceWord) {
         let mut tables = self.by_service.remove(&id).unwrap_or_default();
         tables.services.insert(id, word);
         if let Some(words) = self.region(word)
-            && self.adopt(&words[RegionHeader::WORDS as usize..], &mut tables)
+            && self.adopt(words, &mut tables)
         {
             self.regions.insert(word.region(), words.len() as u32);
             tables.regions.insert(word.region(), words.to_vec());
@@ -146,7 +151,7 @@ impl<'a> Sorter<'a> {
     fn region(&self, word: ServiceWord) -> Option<&'a [u32]> {
         let slots = self.slots.get(word.region() as usize..)?;
         let (header, ids) = slots.split_at_checked(RegionHeader::WORDS as usize)?;
-        let backends = header[1] as usize;
+        let backends = header[RegionHeader::BACKENDS as usize] as usize;
         if header[0] != word.generation() || ids.len() < backends {
             return None;
         }
@@ -157,34 +162,40 @@ impl<'a> Sorter<'a> {
         (!overlaps).then_some(words)
     }
 
-    /// Moves the backends of a region to its service. Their family is that of its frontends.
-    fn adopt(&mut self, ids: &[u32], tables: &mut ServiceTables) -> bool {
+    /// Moves what a region leads to to its service. Its family is that of its frontends.
+    fn adopt(&mut self, words: &[u32], tables: &mut ServiceTables) -> bool {
         let v4 = tables.v4.frontends.is_empty();
         let v6 = tables.v6.frontends.is_empty();
         match (v4, v6) {
-            (false, true) => adopt::<AddrV4>(&mut self.backends, ids, tables),
-            (true, false) => adopt::<AddrV6>(&mut self.backends, ids, tables),
+            (false, true) => adopt::<AddrV4>(&mut self.rest, words, tables),
+            (true, false) => adopt::<AddrV6>(&mut self.rest, words, tables),
             (true, true) | (false, false) => false,
         }
     }
 
     fn finish(mut self) -> BTreeMap<u32, ServiceTables> {
-        if !self.backends.is_empty() {
+        if !self.rest.is_empty() {
             let tables = self.by_service.entry(NO_SERVICE).or_default();
-            tables.absorb(self.backends);
+            tables.absorb(self.rest);
         }
         self.by_service
     }
 }
 
-fn adopt<A: Family>(from: &mut ServiceTables, ids: &[u32], to: &mut ServiceTables) -> bool {
-    let rows = &mut A::rows_mut(from).backends;
+fn adopt<A: Family>(from: &mut ServiceTables, words: &[u32], to: &mut ServiceTables) -> bool {
+    let (header, ids) = words.split_at(RegionHeader::WORDS as usize);
+    let from = A::rows_mut(from);
+    let rows = &mut from.backends;
     let distinct: BTreeSet<u32> = ids.iter().copied().collect();
     if distinct.len() < ids.len() || !distinct.iter().all(|id| rows.contains_key(id)) {
         return false;
     }
     let moved: Vec<_> = ids.iter().filter_map(|id| rows.remove_entry(id)).collect();
-    A::rows_mut(to).backends.extend(moved);
+    let to = A::rows_mut(to);
+    to.backends.extend(moved);
+    let set = header[RegionHeader::SOURCES as usize];
+    to.ranges
+        .extend(from.ranges.extract_if(.., |key| key.range.set == set));
     true
 }
 
@@ -194,6 +205,11 @@ fn in_use(by_service: &BTreeMap<u32, ServiceTables>) -> InUse {
         used.services.extend(tables.services.keys());
         used.backends_v4.extend(tables.v4.backends.keys());
         used.backends_v6.extend(tables.v6.backends.keys());
+        let v4 = tables.v4.ranges.iter().map(|key| key.range.set);
+        let sets: BTreeSet<u32> = v4
+            .chain(tables.v6.ranges.iter().map(|key| key.range.set))
+            .collect();
+        used.source_sets.extend(sets);
         let regions = tables.regions.iter();
         used.regions
             .extend(regions.map(|(start, words)| (*start, words.len() as u32)));

@@ -17,6 +17,7 @@ const ROOM: Capacity = Capacity {
     slots: 2000,
     backends_v4: 1000,
     backends_v6: 1000,
+    source_ranges: 64,
 };
 
 /// What clients see: the backends behind each frontend.

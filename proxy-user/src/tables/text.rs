@@ -1,7 +1,9 @@
 //! A dump as text, without ids: equal texts mean that packets fare equally.
 
-use super::{Dump, Family};
-use proxy_common::{Address, Backend, Frontend, FrontendKey, FrontendKind, RegionHeader};
+use super::{Dump, Family, RangeKey};
+use proxy_common::{
+    Address, Backend, Frontend, FrontendKey, FrontendKind, FrontendTrait, Lists, RegionHeader,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,8 +12,8 @@ use std::net::SocketAddr;
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reader = Reader::new(self);
-        let v4 = reader.family("v4", &self.frontends_v4, &self.backends_v4);
-        let v6 = reader.family("v6", &self.frontends_v6, &self.backends_v6);
+        let v4 = reader.family("v4", &self.frontends_v4, &self.backends_v4, &self.ranges_v4);
+        let v6 = reader.family("v6", &self.frontends_v6, &self.backends_v6, &self.ranges_v6);
         for service in v4.iter().chain(&v6) {
             f.write_str(service)?;
         }
@@ -52,8 +54,10 @@ impl<'a> Reader<'a> {
         family: &str,
         frontends: &Rows<FrontendKey<A>, Frontend>,
         backends: &Rows<u32, Backend<A>>,
+        ranges: &[RangeKey<A>],
     ) -> Vec<String> {
         let mut left: BTreeMap<u32, Backend<A>> = backends.iter().copied().collect();
+        let mut sets = sets(ranges);
         let mut by_service: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         let mut sorted = frontends.to_vec();
         sorted.sort_unstable_by_key(|(key, _)| (key.address.ip(), key.port.number(), key.proto()));
@@ -68,54 +72,107 @@ impl<'a> Reader<'a> {
         let mut paragraphs = Vec::new();
         for id in order {
             let mut lines = by_service.remove(&id).unwrap_or_default();
-            lines.extend(self.backends(id, &mut left));
+            lines.extend(self.region_lines(id, &mut left, &mut sets));
             paragraphs.push(lines.concat());
         }
+        let unused = sets.into_values().flatten();
+        paragraphs.extend(unused.map(|range| format!("left over, {family}: clients in {range}\n")));
         let left = left.into_values().map(|row| backend(&row));
         paragraphs.extend(left.map(|row| format!("left over, {family}: {}", row.trim_start())));
         paragraphs
     }
 
-    /// The backends of a service, taken out of `rows`.
-    fn backends<A: Family>(
+    /// What a service's region says and leads to, taken out of `rows` and `sets`.
+    fn region_lines<A: Family>(
         &mut self,
         id: u32,
         rows: &mut BTreeMap<u32, Backend<A>>,
+        sets: &mut BTreeMap<u32, Vec<String>>,
     ) -> Vec<String> {
         self.used.insert(id);
-        let Some(ids) = self.region(id) else {
+        let Some((header, ids)) = self.region(id) else {
             return vec!["  broken: no region\n".to_owned()];
         };
-        let row = |id: &u32| match rows.remove(id) {
-            Some(row) => backend(&row),
+        let mut lines = Vec::new();
+        if header.affinity != 0 {
+            lines.push(format!("  affinity for {} ticks\n", header.affinity));
+        }
+        if header.sources != 0 {
+            let ranges = sets.remove(&header.sources).unwrap_or_default();
+            lines.push(format!("  clients in {}\n", ranges.join(", ")));
+        }
+        let row = |(id, lists): (&u32, Lists)| match rows.remove(id) {
+            Some(row)
+                if (row.answers(true), row.answers(false)) == (lists.local, lists.cluster) =>
+            {
+                backend(&row)
+            }
+            Some(row) => format!("  broken: {} is in other lists\n", backend(&row).trim()),
             None => "  broken: no such backend, or twice\n".to_owned(),
         };
-        ids.iter().map(row).collect()
+        let lists = (0..).map(|index| lists(&header, index));
+        lines.extend(ids.iter().zip(lists).map(row));
+        lines
     }
 
-    fn region(&self, id: u32) -> Option<&'a [u32]> {
+    fn region(&self, id: u32) -> Option<(RegionHeader, &'a [u32])> {
         let (start, generation) = *self.services.get(&id)?;
         let words = self.slots.get(start as usize..)?;
-        let (header, ids) = words.split_at_checked(RegionHeader::WORDS as usize)?;
-        let complete = header[0] == generation;
-        ids.get(..header[1] as usize).filter(|_| complete)
+        let (header, ids) = words.split_first_chunk::<{ RegionHeader::WORDS as usize }>()?;
+        let header: RegionHeader = bytemuck::cast(*header);
+        let complete = header.generation == generation;
+        let ids = ids.get(..header.backends as usize)?;
+        complete.then_some((header, ids))
     }
+}
+
+/// The lists that a backend in this place of a region is in.
+fn lists(header: &RegionHeader, index: u32) -> Lists {
+    Lists {
+        local: index < header.local,
+        cluster: (header.cluster_from..header.cluster_to).contains(&index),
+    }
+}
+
+/// Ranges by set, as text.
+fn sets<A: Family>(ranges: &[RangeKey<A>]) -> BTreeMap<u32, Vec<String>> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable();
+    let mut sets: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for key in sorted {
+        let range = format!("{}/{}", key.range.address.ip(), key.prefix);
+        sets.entry(key.range.set).or_default().push(range);
+    }
+    sets
 }
 
 fn frontend<A: Family>(key: &FrontendKey<A>, row: &Frontend) -> String {
     let at = SocketAddr::new(key.address.ip(), key.port.number());
+    let kind = row.kind().map_or("?", FrontendKind::name);
+    if key.is_of_address() {
+        return format!("{kind} {}\n", at.ip());
+    }
     let proto = key.proto().map_or("?", |proto| proto.name());
-    let kind = match row.kind() {
-        Some(FrontendKind::ClusterIp) => "ClusterIP",
-        Some(FrontendKind::NodePort) => "NodePort",
-        None => "?",
-    };
-    let closes = if row.closes_tcp() { " closes TCP" } else { "" };
-    format!("{kind} {at}/{proto}{closes}\n")
+    let traits = [
+        (FrontendTrait::StaysLocal, " policy Local"),
+        (FrontendTrait::Sticks, " sticks"),
+        (FrontendTrait::Restricted, " restricted"),
+        (FrontendTrait::ClosesTcp, " closes TCP"),
+    ];
+    let traits = traits.iter().filter(|(what, _)| row.has(*what));
+    let traits: String = traits.map(|(_, name)| *name).collect();
+    format!("{kind} {at}/{proto}{traits}\n")
 }
 
 fn backend<A: Address>(row: &Backend<A>) -> String {
     let at = SocketAddr::new(row.address.ip(), row.port.number());
     let local = if row.is_local() { " local" } else { "" };
-    format!("  {at}{local}\n")
+    let role = match (row.answers(true), row.answers(false)) {
+        (true, true) => "",
+        (false, true) if row.is_local() => " for policy Cluster alone",
+        (false, true) => "",
+        (true, false) => " for policy Local alone",
+        (false, false) => " for nobody new",
+    };
+    format!("  {at}{local}{role}\n")
 }

@@ -21,6 +21,7 @@ const ROOM: Capacity = Capacity {
     slots: 256,
     backends_v4: 64,
     backends_v6: 64,
+    source_ranges: 64,
 };
 
 pub(crate) struct Scenario {

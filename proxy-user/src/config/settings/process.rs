@@ -23,8 +23,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     both(
         "featureGates",
         &[("feature-gates", Value)],
-        NoMeaning,
-        "there are no gates",
+        Followed,
+        "`AllowServiceExternalIPs`, `true` by default, is `--allow-service-external-ips`, which wins; there are no \
+         others",
     ),
     both(
         "clientConnection.kubeconfig",

@@ -8,6 +8,7 @@ const WATCHES: &str = "the watches of the agent are not polls";
 const NO_MARK: &str = "no packet is marked";
 const AT_ONCE: &str = "changes are written at once";
 const IPVS: &str = "there are no virtual servers";
+const CONNTRACK_TIME: &str = "for Ferrule's flows and for netfilter's; 0 is the default here and leaves netfilter's as it is";
 const WINDOWS: &str = "Windows only";
 
 /// In the order of kube-proxy's own documentation.
@@ -27,8 +28,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     both(
         "iptables.masqueradeAll",
         &[("masquerade-all", Bool)],
-        Refused,
-        "flows that stay in the cluster are not masked",
+        Followed,
+        "all flows to ClusterIPs are masked; in modes `iptables` and `ipvs`",
     ),
     both(
         "iptables.localhostNodePorts",
@@ -99,8 +100,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     field("nftables.masqueradeBit", NoMeaning, NO_MARK),
     field(
         "nftables.masqueradeAll",
-        Refused,
-        "flows that stay in the cluster are not masked",
+        Followed,
+        "the same, in mode `nftables`",
     ),
     field(
         "nftables.syncPeriod",
@@ -147,20 +148,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     both(
         "detectLocalMode",
         &[("detect-local-mode", Value)],
-        Honoured,
-        "`ClusterCIDR`; the others are refused",
+        Followed,
+        "how pods are known: `ClusterCIDR`, `NodeCIDR`, `BridgeInterface` or `InterfaceNamePrefix`",
     ),
     both(
         "detectLocal.bridgeInterface",
         &[("pod-bridge-interface", Value)],
-        NoMeaning,
-        "for modes that are refused",
+        Followed,
+        "the pods' bridge, in mode `BridgeInterface`",
     ),
     both(
         "detectLocal.interfaceNamePrefix",
         &[("pod-interface-name-prefix", Value)],
-        NoMeaning,
-        "for modes that are refused",
+        Followed,
+        "how names of the pods' devices start, in mode `InterfaceNamePrefix`",
     ),
     both(
         "clusterCIDR",
@@ -183,44 +184,45 @@ pub(super) const SETTINGS: &[Setting] = &[
     both(
         "conntrack.maxPerCore",
         &[("conntrack-max-per-core", Value)],
-        NoMeaning,
-        "flow tables have `--max-flows` rows",
+        Honoured,
+        "`nf_conntrack_max`, for each processor, up to 1048576; 0 leaves it. Ferrule's own tables have `--max-flows` \
+         rows",
     ),
     both(
         "conntrack.min",
         &[("conntrack-min", Value)],
-        NoMeaning,
-        "flow tables have `--max-flows` rows",
+        Honoured,
+        "at least so many, however few processors there are",
     ),
     both(
         "conntrack.tcpEstablishedTimeout",
         &[("conntrack-tcp-timeout-established", Value)],
         Honoured,
-        "0 is the default",
+        CONNTRACK_TIME,
     ),
     both(
         "conntrack.tcpCloseWaitTimeout",
         &[("conntrack-tcp-timeout-close-wait", Value)],
         Honoured,
-        "0 is the default",
+        CONNTRACK_TIME,
     ),
     both(
         "conntrack.tcpBeLiberal",
         &[("conntrack-tcp-be-liberal", Bool)],
-        NoMeaning,
-        "no packet is judged by its sequence number",
+        Honoured,
+        "sets `nf_conntrack_tcp_be_liberal`; Ferrule itself judges no packet by its sequence number",
     ),
     both(
         "conntrack.udpTimeout",
         &[("conntrack-udp-timeout", Value)],
         Honoured,
-        "0 is the default",
+        CONNTRACK_TIME,
     ),
     both(
         "conntrack.udpStreamTimeout",
         &[("conntrack-udp-timeout-stream", Value)],
         Honoured,
-        "0 is the default",
+        CONNTRACK_TIME,
     ),
     both(
         "configSyncPeriod",
