@@ -71,12 +71,22 @@ mod tests {
 
     #[test]
     fn of_a_flag_that_is_given_twice_the_last_counts() {
-        let words = ["--max-flows=2048", "--max-flows=4096", "-v=1", "-v=2"];
+        let words = [
+            "--max-flows=2048",
+            "--max-flows=4096",
+            "-v=1",
+            "-v=2",
+            "--cluster-cidr=10.0.0.0/16,fd00::/48",
+            "--cluster-cidr=10.1.0.0/16,fd00:1::/48",
+        ];
         let words = ["ferrule", "run"].into_iter().chain(words);
         let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
             unreachable!("it is run");
         };
         assert_eq!(run.run.max_flows, 4096);
+        let ranges = run.run.cluster_cidr.iter().map(ToString::to_string);
+        let last = ["10.1.0.0/16", "fd00:1::/48"];
+        assert_eq!(ranges.collect::<Vec<_>>(), last, "lists too");
         assert_eq!(run.run.kube_proxy.verbosity, Some(2));
     }
 }

@@ -287,6 +287,7 @@ mod tests {
             preparations: Preparations {
                 snat_ports: 1024..=2047,
                 reserved_ports: None,
+                conntrack: Vec::new(),
                 warnings: Vec::new(),
             },
             flows: watch::channel(FlowReport::default()).1,

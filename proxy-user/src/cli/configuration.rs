@@ -64,7 +64,7 @@ struct Outcome {
 #[derive(Serialize)]
 struct DetectedBy {
     mode: String,
-    /// Ranges, or a device; none if only the node's object can tell.
+    /// Ranges, where they are found, or devices.
     by: Vec<String>,
 }
 
@@ -72,13 +72,8 @@ impl Outcome {
     fn of(run: &Run) -> Result<Self> {
         let followed = run.followed()?;
         let by = match &followed.detect_local {
-            DetectLocal::ClusterCidr => {
-                let ranges = followed.cluster_cidrs.iter();
-                ranges.map(ToString::to_string).collect()
-            }
-            DetectLocal::NodeCidr => Vec::new(),
-            DetectLocal::BridgeInterface(device) => vec![device.clone()],
-            DetectLocal::InterfaceNamePrefix(prefix) => vec![format!("{prefix}*")],
+            DetectLocal::NodeCidr => vec!["podCIDRs of the Node object".to_owned()],
+            others => others.names(&followed.cluster_cidrs),
         };
         let mode = followed.detect_local.to_string();
         Ok(Self {
@@ -94,10 +89,9 @@ impl Outcome {
         let DetectedBy { mode, by } = &self.detect_local;
         let yes = |it| if it { "yes" } else { "no" };
         writeln!(text, "NodePorts on: {}", self.nodeports)?;
-        let by = match (mode.as_str(), by.is_empty()) {
-            ("NodeCIDR", _) => "podCIDRs of the Node object".to_owned(),
-            (_, true) => "none".to_owned(),
-            _ => by.join(", "),
+        let by = match by.is_empty() {
+            true => "none".to_owned(),
+            false => by.join(", "),
         };
         writeln!(text, "Pods known by: {mode}, {by}")?;
         let all = yes(self.masquerade_all);

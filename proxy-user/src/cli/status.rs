@@ -153,6 +153,9 @@ fn render_agent(text: &mut String, agent: &AgentReport) -> std::fmt::Result {
         sync.node.name,
         or_none(&addresses.join(", "))
     )?;
+    let known_by = sync.node.pods_known_by.join(", ");
+    let (mode, known_by) = (&sync.node.detect_local, or_none(&known_by));
+    writeln!(text, "Pods known by: {mode}, {known_by}")?;
     writeln!(text, "Masked flows: source ports {min}-{max}")?;
     let reserved = reserved_ports.as_deref().unwrap_or("not by Ferrule");
     writeln!(text, "Reserved ports: {reserved}")?;

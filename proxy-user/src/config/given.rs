@@ -124,6 +124,7 @@ mod tests {
             let value = match (takes, *name) {
                 (Takes::Bool, _) => "false",
                 (_, "proxy-mode") => "ipvs",
+                (_, "feature-gates") => "AllAlpha=true",
                 (_, "detect-local-mode") => "ClusterCIDR",
                 (_, "cluster-cidr" | "nodeport-addresses") => "10.0.0.0/8",
                 (_, "bind-address") => "192.0.2.1",
@@ -153,6 +154,7 @@ mod tests {
             "--oom-score-adj",
             "-999",
             "--conntrack-max-per-core=131072",
+            "--proxy-port-range=1-2",
             "--profiling",
             "--masquerade-all=false",
             "--logtostderr=true",
@@ -165,10 +167,16 @@ mod tests {
                 "logtostderr",
                 "profiling",
                 "oom-score-adj",
-                "conntrack-max-per-core"
+                "proxy-port-range"
             ]
         );
-        let in_file = ["v", "hostname-override", "masquerade-all", "cluster-cidr"];
+        let in_file = [
+            "v",
+            "hostname-override",
+            "masquerade-all",
+            "cluster-cidr",
+            "conntrack-max-per-core",
+        ];
         assert_eq!(given.in_file(), in_file);
         assert!(!given.has("bpffs"), "it has its default");
     }
@@ -176,15 +184,8 @@ mod tests {
     #[test]
     fn what_asks_for_something_else_is_refused_by_name() {
         let cases = [
-            ("--masquerade-all", "are not masked"),
-            ("--masquerade-all=true", "are not masked"),
             ("--cleanup", "ferrule cleanup removes"),
             ("--init-only=true", "by each start"),
-            (
-                "--detect-local-mode=NodeCIDR",
-                "this version takes ClusterCIDR alone",
-            ),
-            ("--detect-local-mode=Guess", "neither"),
             ("--proxy-mode=userspace", "neither"),
         ];
         for (flag, why) in cases {

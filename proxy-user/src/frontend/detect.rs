@@ -73,6 +73,15 @@ impl DetectLocal {
             Self::BridgeInterface(_) | Self::InterfaceNamePrefix(_) => &[],
         }
     }
+
+    /// By what pods are known, for people: these ranges, or devices.
+    pub fn names(&self, ranges: &[Cidr]) -> Vec<String> {
+        match self {
+            Self::ClusterCidr | Self::NodeCidr => ranges.iter().map(Cidr::to_string).collect(),
+            Self::BridgeInterface(device) => vec![device.clone()],
+            Self::InterfaceNamePrefix(prefix) => vec![format!("{prefix}*")],
+        }
+    }
 }
 
 fn name(text: &str, mode: &'static str) -> Result<String, NotAName> {
@@ -152,5 +161,12 @@ mod tests {
         assert_eq!(ranges("NodeCIDR"), node);
         assert_eq!(ranges("BridgeInterface"), []);
         assert_eq!(ranges("InterfaceNamePrefix"), []);
+        let names = |mode| {
+            let mode = DetectLocal::of(mode, "cbr0", "veth").unwrap();
+            mode.names(mode.ranges(&cluster, &node))
+        };
+        assert_eq!(names("ClusterCIDR"), ["10.244.0.0/16"]);
+        assert_eq!(names("BridgeInterface"), ["cbr0"]);
+        assert_eq!(names("InterfaceNamePrefix"), ["veth*"]);
     }
 }

@@ -111,8 +111,23 @@ impl<D: Datapath> Sync<D> {
         self.progress.work([false; 2]);
         self.progress.node(result.is_ok(), Instant::now());
         match result {
-            Ok(()) => self.config = Some(wanted),
+            Ok(()) => {
+                self.config = Some(wanted);
+                self.warn_of_missing_ranges();
+            }
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Of those that the settings have is warned where these are read.
+    fn warn_of_missing_ranges(&self) {
+        let is_by_node = self.settings.followed.detect_local == DetectLocal::NodeCidr;
+        if is_by_node && self.pod_ranges().is_empty() {
+            warn!(
+                "pods are to be known by NodeCIDR, but the Node {} has no podCIDRs: no client counts as a pod until \
+                 it does",
+                self.settings.node_name
+            );
         }
     }
 

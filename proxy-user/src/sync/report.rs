@@ -44,6 +44,10 @@ pub struct NodeReport {
     pub known: bool,
     /// Addresses on which NodePorts are served.
     pub node_port_addresses: Vec<IpAddr>,
+    /// kube-proxy's mode by which packets of pods are told from others.
+    pub detect_local: String,
+    /// What pods are known by in this mode: ranges or devices. If there is nothing no client counts as a pod.
+    pub pods_known_by: Vec<String>,
     /// The ranges its pods get their addresses from.
     pub pod_cidrs: Vec<String>,
     /// The zone it is in.
@@ -118,7 +122,10 @@ impl<D: Datapath> Sync<D> {
     fn node_report(&self) -> NodeReport {
         let view = self.cluster.node();
         let pod_cidrs = view.iter().flat_map(|view| &view.pod_cidrs);
+        let detect_local = &self.settings.followed.detect_local;
         NodeReport {
+            detect_local: detect_local.to_string(),
+            pods_known_by: detect_local.names(self.pod_ranges()),
             name: self.settings.node_name.clone(),
             known: view.is_some(),
             node_port_addresses: self.node.node_port_addresses.clone(),

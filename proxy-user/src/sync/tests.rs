@@ -3,6 +3,7 @@ mod figures;
 use super::*;
 use crate::datapath::Capacity;
 use crate::datapath::fake::{Failing, Fake};
+use crate::frontend::DetectLocal;
 use crate::source::{Object, manifests};
 use tokio::sync::{mpsc, watch};
 
@@ -68,6 +69,45 @@ fn nothing_is_written_before_everything_is_known() {
         before,
         "ids and generations too"
     );
+}
+
+/// The node's object, with a range for its pods.
+fn node(pod_cidrs: &str) -> Vec<Event> {
+    objects(&format!(
+        "{{apiVersion: v1, kind: Node, metadata: {{name: node-a}}, spec: {{podCIDRs: [{pod_cidrs}]}}}}"
+    ))
+}
+
+#[test]
+fn pods_are_known_by_what_the_settings_and_the_node_say_now() {
+    let mut sync = sync(Fake::new(ROOM));
+    sync.apply(vec![Event::Synced]);
+    sync.apply(node(""));
+    let row = |sync: &mut Sync<Fake>| *sync.datapath().config().unwrap();
+    let known_by = |sync: &Sync<Fake>| sync.report().node.pods_known_by;
+    let mut followed = Followed {
+        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        ..Followed::default()
+    };
+    sync.set_followed(followed.clone());
+    let by_cluster = row(&mut sync);
+    assert_eq!(known_by(&sync), ["10.244.0.0/16"]);
+    followed.detect_local = DetectLocal::NodeCidr;
+    sync.set_followed(followed.clone());
+    let by_nothing = row(&mut sync);
+    assert_ne!(by_nothing, by_cluster, "the node has no range yet");
+    assert_eq!(known_by(&sync), [""; 0]);
+    sync.apply(node("10.244.3.0/24"));
+    let by_node = row(&mut sync);
+    assert_ne!(by_node, by_nothing);
+    assert_eq!(known_by(&sync), ["10.244.3.0/24"]);
+    sync.apply(node("10.244.4.0/24, 'fd00:4::/64'"));
+    assert_ne!(row(&mut sync), by_node);
+    assert_eq!(known_by(&sync), ["10.244.4.0/24", "fd00:4::/64"]);
+    followed.detect_local = DetectLocal::BridgeInterface("cni0".to_owned());
+    sync.set_followed(followed);
+    assert_eq!(known_by(&sync), ["cni0"]);
+    assert_eq!(sync.report().node.detect_local, "BridgeInterface");
 }
 
 #[test]

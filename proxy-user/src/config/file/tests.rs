@@ -1,5 +1,7 @@
 use super::*;
 use crate::config::{Loaded, Run};
+use crate::frontend::DetectLocal;
+use crate::sync::Followed;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -148,8 +150,11 @@ fn the_file_of_kubeadm_says_little() {
         kubeconfig,
         Some(Path::new("/var/lib/kube-proxy/kubeconfig.conf"))
     );
-    let defaults = flags(&[]).timeouts.timeouts();
-    assert_eq!(run.timeouts.timeouts(), defaults);
+    assert_eq!(run.timeouts(), flags(&[]).timeouts());
+    let netfilter = run.conntrack.netfilter(2);
+    assert_eq!(netfilter, flags(&[]).conntrack.netfilter(2));
+    assert_eq!(followed.detect_local, DetectLocal::ClusterCidr);
+    assert!(followed.external_ips && !followed.masquerade_all);
     let set: Vec<&str> = loaded
         .file
         .unwrap()
@@ -196,16 +201,23 @@ fn fields_count_instead_of_flags() {
         "--conntrack-tcp-timeout-established=2h",
         "--conntrack-udp-timeout=1500ms",
     ]);
-    assert_eq!(run.timeouts.timeouts(), own.timeouts.timeouts());
+    assert_eq!(run.timeouts(), own.timeouts());
+    assert!(!followed.masquerade_all, "it is another mode's");
+    assert!(followed.external_ips && !followed.masquerade_local_backends);
+    let netfilter = run.conntrack.netfilter(2);
+    assert_eq!((netfilter.max, netfilter.udp), (None, Some(2)));
+    assert_eq!(netfilter.tcp_established, Some(7200));
+    assert_eq!(netfilter.tcp_close_wait, Some(3600), "the default");
+    assert!(netfilter.tcp_be_liberal);
     assert_eq!(loaded.hint(), None);
     let warnings = loaded.warnings();
     assert_eq!(
         warnings,
         [
-            "c.yaml: without a meaning here: featureGates, clientConnection.qps, \
-             clientConnection.burst, logging.format, logging.flushFrequency, \
-             iptables.masqueradeAll, nftables.masqueradeBit, nftables.minSyncPeriod, oomScoreAdj, \
-             conntrack.tcpBeLiberal",
+            "feature gates without a meaning here: NFTablesProxyMode",
+            "c.yaml: without a meaning here: clientConnection.qps, clientConnection.burst, \
+             logging.format, logging.flushFrequency, nftables.masqueradeBit, \
+             nftables.minSyncPeriod, oomScoreAdj",
             "flags that do not count, because c.yaml does: --healthz-bind-address, --metrics-port, \
              --cluster-cidr, --nodeport-addresses, --conntrack-tcp-timeout-close-wait",
         ]
@@ -226,7 +238,7 @@ fn some_flags_count_before_the_file() {
 #[test]
 fn json_is_read_too() {
     let text = r#"{"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "mode": "ipvs", "ipvs": {"syncPeriod": "7s", "scheduler": "rr"}}"#;
+        "mode": "ipvs", "ipvs": {"syncPeriod": "7s", "scheduler": "rr"}, "clusterCIDR": "10.244.0.0/16"}"#;
     let loaded = load(&[], text);
     assert_eq!(loaded.run.sync_period(), Duration::from_secs(7));
     assert!(loaded.hint().unwrap().contains("in mode ipvs"));
@@ -307,14 +319,6 @@ fn wrong_values_are_refused_with_their_path() {
             "ipvs.minSyncPeriod: longer",
         ),
         (
-            "iptables: {masqueradeAll: true}",
-            "iptables.masqueradeAll: flows that stay",
-        ),
-        (
-            "mode: nftables\nnftables: {masqueradeAll: true}",
-            "nftables.masqueradeAll: flows",
-        ),
-        (
             "nftables: {masqueradeBit: 32}",
             "nftables.masqueradeBit: 32 is not within 0 to 31",
         ),
@@ -328,8 +332,24 @@ fn wrong_values_are_refused_with_their_path() {
             "conntrack.tcpEstablishedTimeout: '1 day'",
         ),
         (
-            "detectLocalMode: NodeCIDR",
-            "detectLocalMode: this version takes ClusterCIDR alone",
+            "detectLocalMode: BridgeInterface\ndetectLocal: {interfaceNamePrefix: veth}",
+            "detectLocal.bridgeInterface: must not be empty in mode BridgeInterface",
+        ),
+        (
+            "detectLocalMode: InterfaceNamePrefix",
+            "detectLocal.interfaceNamePrefix: must not be empty in mode InterfaceNamePrefix",
+        ),
+        (
+            "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth/}",
+            "detectLocal.interfaceNamePrefix: 'veth/' is not the name of a device",
+        ),
+        (
+            "conntrack: {maxPerCore: -1}",
+            "conntrack.maxPerCore: -1 is not within 0 to 2147483647",
+        ),
+        (
+            "conntrack: {min: -2}",
+            "conntrack.min: -2 is not within 0 to 2147483647",
         ),
         (
             "detectLocalMode: Guess",
@@ -435,7 +455,136 @@ fn a_file_is_weighed_against_the_flags_that_count_beside_it() {
         error.starts_with("c.yaml: ") && error.contains("--cluster-cidr"),
         "{error}"
     );
-    let loopback = load(&[], &with("nodePortAddresses: [127.0.0.0/8]\n"));
+    let text = with("nodePortAddresses: [127.0.0.0/8]\nclusterCIDR: 10.0.0.0/8\n");
+    let loopback = load(&[], &text);
     let wanted = "NodePorts on 127.0.0.0/8 take --localhost-nodeports";
     assert_eq!(loopback.warnings(), [wanted]);
+}
+
+fn followed(words: &[&str], text: &str) -> Followed {
+    load(words, &with(text)).run.followed().unwrap()
+}
+
+#[test]
+fn pods_are_detected_as_the_file_says() {
+    let names = "detectLocal: {bridgeInterface: cbr0, interfaceNamePrefix: cali}\n";
+    let modes = [
+        ("", DetectLocal::ClusterCidr),
+        ("detectLocalMode: NodeCIDR", DetectLocal::NodeCidr),
+        (
+            "detectLocalMode: BridgeInterface",
+            DetectLocal::BridgeInterface("cbr0".to_owned()),
+        ),
+        (
+            "detectLocalMode: InterfaceNamePrefix",
+            DetectLocal::InterfaceNamePrefix("cali".to_owned()),
+        ),
+    ];
+    for (mode, wanted) in modes {
+        // The flag of the same meaning counts for nothing.
+        let found = followed(
+            &["--detect-local-mode=NodeCIDR"],
+            &format!("{names}{mode}\n"),
+        );
+        assert_eq!(found.detect_local, wanted, "{mode}");
+    }
+}
+
+#[test]
+fn without_a_file_the_flags_of_kube_proxy_count() {
+    let bridge = ["--detect-local-mode=BridgeInterface"];
+    let error = flags(&bridge).followed().unwrap_err().to_string();
+    let wanted = "--pod-bridge-interface: must not be empty in mode BridgeInterface";
+    assert_eq!(error, wanted);
+    let guess = flags(&["--detect-local-mode=Guess"]).followed();
+    let error = guess.unwrap_err().to_string();
+    assert!(
+        error.starts_with("--detect-local-mode: 'Guess' is neither"),
+        "{error}"
+    );
+    let all = flags(&[
+        "--detect-local-mode=InterfaceNamePrefix",
+        "--pod-interface-name-prefix=veth",
+        "--masquerade-all",
+        "--masquerade-local-backends",
+        "--feature-gates=AllowServiceExternalIPs=false",
+    ]);
+    let found = all.followed().unwrap();
+    let prefix = DetectLocal::InterfaceNamePrefix("veth".to_owned());
+    assert_eq!(found.detect_local, prefix);
+    assert!(found.masquerade_all && found.masquerade_local_backends);
+    assert!(!found.external_ips);
+}
+
+#[test]
+fn masquerade_all_is_that_of_the_mode() {
+    let sections = "iptables: {masqueradeAll: true}\nnftables: {masqueradeAll: false}\n";
+    for (mode, wanted) in [("ipvs", true), ("iptables", true), ("nftables", false)] {
+        let found = followed(&["--masquerade-all"], &format!("{sections}mode: {mode}\n"));
+        assert_eq!(found.masquerade_all, wanted, "{mode}");
+    }
+    let nftables = "mode: nftables\nnftables: {masqueradeAll: true}\n";
+    assert!(followed(&[], nftables).masquerade_all);
+}
+
+#[test]
+fn external_ips_are_served_unless_the_gate_or_the_flag_says_no() {
+    let no = "featureGates: {AllowServiceExternalIPs: false}\n";
+    let yes = "featureGates: {AllowServiceExternalIPs: true}\n";
+    let cases: [(&[&str], &str, bool); 6] = [
+        (&[], "", true),
+        (&[], no, false),
+        (&["--allow-service-external-ips"], no, true),
+        (&["--allow-service-external-ips=false"], yes, false),
+        (&["--allow-service-external-ips=false"], "", false),
+        // kube-proxy's own flag counts only without a file.
+        (
+            &["--feature-gates=AllowServiceExternalIPs=false"],
+            yes,
+            true,
+        ),
+    ];
+    for (words, text, wanted) in cases {
+        let found = followed(words, text).external_ips;
+        assert_eq!(found, wanted, "{words:?} {text}");
+    }
+    let file = load(&[], &with(no)).file.unwrap();
+    let report = file.report();
+    let gates = report.iter().find(|it| it.field == "featureGates").unwrap();
+    assert_eq!(gates.treatment, "honoured, at once");
+}
+
+#[test]
+fn nothing_and_0_are_told_apart_where_they_mean_different_things() {
+    let netfilter = |text: &str| load(&[], &with(text)).run.conntrack.netfilter(2);
+    let fields = "maxPerCore: X, min: X, tcpEstablishedTimeout: X, tcpCloseWaitTimeout: X";
+    let nothing = format!("conntrack: {{{}}}\n", fields.replace('X', "null"));
+    let zero = format!("conntrack: {{{}}}\n", fields.replace('X', "0"));
+    let zero = zero.replace("Timeout: 0", "Timeout: 0s");
+    assert_eq!(netfilter(&nothing), flags(&[]).conntrack.netfilter(2));
+    assert_eq!(netfilter(&zero).settings().count(), 0);
+    let file = |text: &str| load(&[], &with(text)).file.unwrap();
+    let (nothing, zero) = (file(&nothing), file(&zero));
+    let reported = |file: &File| {
+        let fields = file.report().into_iter().map(|it| it.field);
+        let fields = fields.filter(|field| field.starts_with("conntrack."));
+        fields.collect::<Vec<_>>()
+    };
+    assert_eq!(reported(&nothing), [""; 0]);
+    assert_eq!(reported(&zero).len(), 4);
+    assert_eq!(nothing.restart_for(&zero), reported(&zero));
+}
+
+#[test]
+fn a_mode_whose_range_is_missing_is_a_warning() {
+    let missing = "pods are to be known by ClusterCIDR, but there is no clusterCIDR: no client \
+                   counts as a pod, and no flow to a ClusterIP is masked";
+    assert_eq!(load(&[], &with("")).warnings(), [missing]);
+    for fine in [
+        "clusterCIDR: 10.0.0.0/8\n",
+        "detectLocalMode: NodeCIDR\n",
+        "iptables: {masqueradeAll: true}\n",
+    ] {
+        assert_eq!(load(&[], &with(fine)).warnings(), [""; 0], "{fine}");
+    }
 }

@@ -101,7 +101,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     field(
         "nftables.masqueradeAll",
         Followed,
-        "the same, in mode `nftables`",
+        "all flows to ClusterIPs are masked; in mode `nftables`",
     ),
     field(
         "nftables.syncPeriod",
