@@ -254,6 +254,19 @@ impl RegionHeader {
     /// See [`RegionHeader::sources`].
     pub const SOURCES: u32 = 6;
 
+    /// Of so many backends on other nodes, each of which answers anybody.
+    pub const fn of_remote(generation: u32, backends: u32) -> Self {
+        Self {
+            generation,
+            backends,
+            local: 0,
+            cluster_from: 0,
+            cluster_to: backends,
+            affinity: 0,
+            sources: 0,
+        }
+    }
+
     /// As it lies in the map.
     pub fn words(self) -> [u32; Self::WORDS as usize] {
         bytemuck::cast(self)

@@ -190,12 +190,16 @@ fn is_admitted<A: Family, K: Services<A>>(
     service: u32,
     client: &A,
 ) -> Result<(), DropReason> {
-    let region = region::<A, K>(kernel, service)?;
-    let set = kernel.slot(region + RegionHeader::SOURCES);
+    let region_seen = region::<A, K>(kernel, service)?;
+    let set = kernel.slot(region_seen + RegionHeader::SOURCES);
     match set.ok_or(DropReason::ServiceTorn)? {
         0 => Ok(()),
         set if kernel.is_in_set(set, client) => Ok(()),
-        _ => Err(DropReason::SourceNotAllowed),
+        // A set goes after the region that leads to it.
+        _ if region::<A, K>(kernel, service) == Ok(region_seen) => {
+            Err(DropReason::SourceNotAllowed)
+        }
+        _ => Err(DropReason::ServiceTorn),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::peers::{Dialled, choose, is_for, peer_of, without};
 use bytemuck::Zeroable as _;
 use proxy_common::{
     AddrV4, AddrV6, Connected, Frontend, FrontendKey, FrontendKind, FrontendTrait, NodeConfig,
-    NodeOption, Peer, Peers, Port, Proto, SocketAddress, SocketCall,
+    NodeFamily, NodeOption, Peer, Peers, Port, Proto, SocketAddress, SocketCall,
 };
 
 /// A socket in a call, as the kernel shows it to us. The kernel holds its lock meanwhile.
@@ -281,13 +281,26 @@ fn find<A: Family, S: Socket, K: Services<A>>(
         return kernel.frontend(&key).copied();
     }
     let config = kernel.config()?;
-    let served = A::of_node(config).loopback;
-    if served == A::zeroed() || !is_of_host(socket, config) {
+    if !is_of_host(socket, config) {
         return None;
     }
-    let key = FrontendKey::new(served, dialled.port, proto);
+    on_loopback(kernel, A::of_node(config), proto, dialled.port)
+}
+
+/// The NodePort that processes of the node find on loopback.
+#[inline(always)]
+pub fn on_loopback<A: Family, K: Services<A>>(
+    kernel: &K,
+    node: &NodeFamily<A>,
+    proto: Proto,
+    port: Port,
+) -> Option<Frontend> {
+    if node.loopback == A::zeroed() {
+        return None;
+    }
+    let key = FrontendKey::new(node.loopback, port, proto);
     let frontend = kernel.frontend(&key).copied()?;
-    (frontend.kind() == Some(FrontendKind::NodePort)).then_some(frontend)
+    frontend.is(FrontendKind::NodePort).then_some(frontend)
 }
 
 /// Whether it is of the node's own network namespace.

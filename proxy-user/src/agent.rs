@@ -2,6 +2,7 @@
 
 mod listeners;
 mod logging;
+mod marked;
 mod objects;
 mod preparations;
 mod reload;
@@ -100,6 +101,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         sizes: Sizes {
             max_flows: run.max_flows,
             max_backends: run.max_backends,
+            max_affinities: run.max_affinities,
         },
         log_decisions: run.log_decisions,
         has_fast_lane: !run.fast_lane.is_off(),
@@ -178,6 +180,7 @@ async fn serve(
     let pods = sockets::follow_pods(&pins, opted_out, sockets.clone(), &exempt_in);
     let closing = parts.closer.as_ref().map(|_| parts.closed.clone());
     let device_metrics = DeviceMetrics::default();
+    let (marked, following) = marked::follow(run.fast_lane.clone(), reloaded.followed.clone());
     let sources = Sources {
         sync: parts.sync.metrics(),
         probes: ProbeMetrics::default(),
@@ -221,7 +224,7 @@ async fn serve(
         _ = parts.sync.run(events, requests, addresses, reloaded.followed, wake) => bail!("nothing tells of objects any more"),
         outcome = until => outcome,
         outcome = pods => outcome.context("following pods that have opted out"),
-        outcome = devices::follow(device_events_in, addresses_in, run.fast_lane.clone()) => outcome.context("following devices"),
+        outcome = devices::follow(device_events_in, addresses_in, marked) => outcome.context("following devices"),
         outcome = attach(parts.attacher, take_sockets, device_events, device_reports, ready, &parts.owns_devices, &device_metrics) => outcome,
         // A task of its own: probes are answered while a turn of the sync loop takes long.
         outcome = tokio::spawn(listeners.serve()) => outcome.context("serving health and metrics")?,
@@ -232,6 +235,7 @@ async fn serve(
         }
         () = ended(Some(parts.flows)) => bail!("the sweep thread has ended"),
         () = ended(closing) => bail!("the thread that closes sockets has ended"),
+        () = following => bail!("nobody follows which devices are those of pods any more"),
         () = reload.run() => bail!("nobody follows the configuration file any more"),
         () = forever(parts.log) => bail!("the programs' log has ended"),
         name = told_to_stop() => {

@@ -32,7 +32,7 @@ pub use timeouts::TimeoutFlags;
 
 use crate::cluster::Cidr;
 use crate::datapath::attach::Method;
-use crate::datapath::devices::FastLane;
+use crate::datapath::devices::DeviceNames;
 use crate::datapath::features::Features;
 use crate::datapath::object::Sizes;
 use crate::datapath::sysctl::{Conntrack, processors};
@@ -133,13 +133,17 @@ pub struct Run {
     /// Devices between which Service traffic passes the node's stack by, and with it the firewall, the policies and
     /// the accounting of others: names, or their starts with a * behind. It needs --cluster-cidr.
     #[arg(long, value_name = "off|DEV,..", default_value = "off")]
-    pub fast_lane: FastLane,
+    pub fast_lane: DeviceNames,
     /// Rows in each of the two flow tables; a connection needs two, or four when it is masked.
     #[arg(long, value_name = "N", default_value_t = Sizes::DEFAULT.max_flows, value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flows: u32,
     /// Rows in each of the two tables of backends: an endpoint takes one for each port of its Service.
     #[arg(long, value_name = "N", default_value_t = Sizes::DEFAULT.max_backends, value_parser = clap::value_parser!(u32).range(1024..=MOST_BACKENDS))]
     pub max_backends: u32,
+    /// Clients of Services with session affinity that are remembered, one for each port of a Service; those that
+    /// were not seen for the longest time go first.
+    #[arg(long, value_name = "N", default_value_t = Sizes::DEFAULT.max_affinities, value_parser = clap::value_parser!(u32).range(1024..))]
+    pub max_affinities: u32,
     /// Source ports of masked flows, as MIN-MAX; the widest range beside the ephemeral ports and
     /// the NodePorts if not given.
     #[arg(long, value_name = "MIN-MAX", value_parser = port_range)]

@@ -210,13 +210,8 @@ fn header(generation: u32, backends: &[(&str, Locality)]) -> RegionHeader {
     let local = backends.iter().take_while(is_local).count();
     assert_eq!(local, backends.iter().filter(is_local).count(), "in order");
     RegionHeader {
-        generation,
-        backends: backends.len() as u32,
         local: local as u32,
-        cluster_from: 0,
-        cluster_to: backends.len() as u32,
-        affinity: 0,
-        sources: 0,
+        ..RegionHeader::of_remote(generation, backends.len() as u32)
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use proxy_user::datapath::devices::{self, FastLane};
+use proxy_user::datapath::devices::{self, Marked};
 use xtask::cluster::Namespace;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bench"));
@@ -37,7 +37,7 @@ fn suitable() -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let devices = runtime.block_on(devices::current(FastLane::default()))?;
+    let devices = runtime.block_on(devices::current(Marked::default()))?;
     let suitable = devices
         .into_iter()
         .filter(|device| device.suitability.framing().is_some());

@@ -5,7 +5,7 @@ use crate::services::Services;
 use anyhow::{Context as _, Result, ensure};
 use proxy_user::datapath::attach::{Attacher, Method};
 use proxy_user::datapath::cgroup;
-use proxy_user::datapath::devices::{self, DeviceEvent, FastLane};
+use proxy_user::datapath::devices::{self, DeviceEvent, Marked};
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::kernel::Kernel;
@@ -30,12 +30,15 @@ pub(crate) enum At {
 }
 
 impl At {
-    fn fast_lane(self) -> FastLane {
+    fn marked(self) -> Marked {
         let devices = match self {
             Self::FastDevices => "*",
             Self::Devices | Self::Cgroup => "off",
         };
-        devices.parse().expect("the flag's value")
+        Marked {
+            fast_lane: devices.parse().expect("the flag's value"),
+            ..Marked::default()
+        }
     }
 }
 
@@ -73,7 +76,7 @@ impl Ferrule {
             At::Devices | At::FastDevices => {
                 let method = Method::best(&features);
                 let attacher = Attacher::new(loaded.programs, pins.clone(), method)?;
-                let lane = at.fast_lane();
+                let lane = at.marked();
                 Some(node.namespace().run(|| attach(attacher, lane))??)
             }
         };
@@ -111,13 +114,13 @@ impl Ferrule {
 }
 
 /// On all devices of the thread's network namespace.
-fn attach(mut attacher: Attacher, fast_lane: FastLane) -> Result<Attacher> {
+fn attach(mut attacher: Attacher, marked: Marked) -> Result<Attacher> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         attacher
-            .apply(DeviceEvent::All(devices::current(fast_lane).await?))
+            .apply(DeviceEvent::All(devices::current(marked).await?))
             .await;
         let failed = attacher
             .report()

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use proxy_common::{
     ABI_VERSION, AddrV4, Address as _, Backend, Frontend, FrontendKey, FrontendKind, Locality,
-    NodeConfig, Port, Proto, ServiceWord,
+    NodeConfig, Port, Proto, RegionHeader, ServiceWord,
 };
 use proxy_user::datapath::features::Features;
 use proxy_user::datapath::object::{self, Loaded, Options, Sizes};
@@ -74,7 +74,7 @@ fn ops(number: u32, backend: Backend<AddrV4>) -> Vec<Op> {
         }),
         Op::PutRegion {
             start: region,
-            words: vec![1, 1, number],
+            words: [&RegionHeader::of_remote(1, 1).words()[..], &[number]].concat(),
         },
         Op::PutService {
             id: number,

@@ -1,8 +1,8 @@
 //! Services by the thousands: one port, backends on other nodes.
 
 use proxy_common::{
-    ABI_VERSION, AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, Locality,
-    NodeConfig, NodeFamilyV4, NodeFamilyV6, Port, Proto, ServiceWord, SocketOptions,
+    ABI_VERSION, AddrV4, AddrV6, Address, Backend, Detection, Frontend, FrontendKey, FrontendKind,
+    Locality, NodeConfig, NodeFamily, NodeOptions, Port, Proto, Range, RegionHeader, ServiceWord,
 };
 use proxy_user::datapath::{FamilyOp, Op};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -33,18 +33,32 @@ pub(crate) fn config() -> NodeConfig {
         snat_port_min: Port::new(1024),
         snat_port_max: Port::new(29999),
         host_netns: 0,
-        socket_options: SocketOptions::default(),
-        v4: NodeFamilyV4 {
-            masquerade: v4(Ipv4Addr::new(172, 31, 1, 2), 0),
-            cluster_cidr: v4(PODS_V4, 0),
-            cluster_mask: v4(Ipv4Addr::new(255, 255, 0, 0), 0),
-        },
-        v6: NodeFamilyV6 {
-            masquerade: v6(Ipv6Addr::new(0xfd00, 0x172, 0x31, 1, 0, 0, 0, 2), 0),
-            cluster_cidr: v6(PODS_V6, 0),
-            cluster_mask: v6(Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0), 0),
-        },
+        v4: family(
+            v4(Ipv4Addr::new(172, 31, 1, 2), 0),
+            v4(PODS_V4, 0),
+            v4(Ipv4Addr::new(255, 255, 0, 0), 0),
+        ),
+        v6: family(
+            v6(Ipv6Addr::new(0xfd00, 0x172, 0x31, 1, 0, 0, 0, 2), 0),
+            v6(PODS_V6, 0),
+            v6(Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0), 0),
+        ),
+        options: NodeOptions::default(),
+        unused: 0,
     }
+}
+
+fn region(backends: u32, ids: impl Iterator<Item = u32>) -> Vec<u32> {
+    let header = RegionHeader::of_remote(GENERATION, backends);
+    header.words().into_iter().chain(ids).collect()
+}
+
+/// A node of this address, and pods in this range.
+fn family<A: Address>(node: A, address: A, mask: A) -> NodeFamily<A> {
+    let pods = Range { address, mask };
+    let mut family = NodeFamily::new(node).detecting(Detection::BySource, pods);
+    family.cluster = pods;
+    family
 }
 
 /// All rows of so many services with so many backends each. IPv4 has the service ids from 1 on, IPv6 those above.
@@ -68,7 +82,7 @@ pub(crate) fn ops(services: u32, backends: u32) -> Vec<Op> {
     families.flatten().collect()
 }
 
-fn of_family<A: proxy_common::Address>(
+fn of_family<A: Address>(
     [number, service, backends]: [u32; 3],
     op: fn(FamilyOp<A>) -> Op,
     backend: impl Fn(u32) -> A,
@@ -83,7 +97,7 @@ fn of_family<A: proxy_common::Address>(
     let start = (service - 1) * (HEADER + backends);
     ops.push(Op::PutRegion {
         start,
-        words: [GENERATION, backends].into_iter().chain(ids).collect(),
+        words: region(backends, ids),
     });
     ops.push(Op::PutService {
         id: service,

@@ -8,7 +8,7 @@ use crate::datapath::pins::Pins;
 use crate::tables::Sockets;
 use anyhow::Result;
 use aya::Ebpf;
-use proxy_common::{SocketOption, SocketOptions};
+use proxy_common::{NodeOption, NodeOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tokio::sync::watch;
@@ -50,15 +50,12 @@ pub(super) fn settings(run: &Run) -> Sockets {
         debug!("the machine's first network namespace is taken for the node's: {error:#}");
         0
     });
-    let options = SocketOptions::default()
-        .with(SocketOption::HostOnly, run.socket_lb == SocketLb::HostOnly)
-        .with(
-            SocketOption::LoopbackNodePorts,
-            run.has_localhost_nodeports(),
-        )
-        .with(SocketOption::CloseTcp, run.close_tcp);
+    let options = NodeOptions::default()
+        .with(NodeOption::HostOnly, run.socket_lb == SocketLb::HostOnly)
+        .with(NodeOption::CloseTcp, run.close_tcp);
     Sockets {
         host_netns,
+        loopback: run.has_localhost_nodeports(),
         options,
     }
 }

@@ -1,11 +1,11 @@
 //! The node's devices and their addresses, followed through rtnetlink.
 
 mod address;
-mod fast_lane;
 mod inventory;
 mod link;
+mod names;
 
-pub use fast_lane::FastLane;
+pub use names::DeviceNames;
 
 use crate::datapath::hook::Device;
 use anyhow::{Context as _, Result};
@@ -32,6 +32,15 @@ pub enum DeviceEvent {
     Gone(u32),
 }
 
+/// Devices that are something which only the operator can tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// Flows between two of them pass the node's stack by.
+    pub fast_lane: DeviceNames,
+    /// What comes in by them is from pods.
+    pub pods: DeviceNames,
+}
+
 /// The addresses of all devices, each with the name of a device that has it.
 pub type LocalAddresses = BTreeMap<IpAddr, String>;
 
@@ -52,7 +61,7 @@ const GROUPS: [MulticastGroup; 3] = [
 pub async fn follow(
     events: mpsc::Sender<DeviceEvent>,
     addresses: watch::Sender<LocalAddresses>,
-    fast_lane: FastLane,
+    mut marked: watch::Receiver<Marked>,
 ) -> Result<()> {
     let (connection, handle, mut messages) =
         rtnetlink::new_multicast_connection(&GROUPS).context("opening rtnetlink")?;
@@ -62,6 +71,7 @@ pub async fn follow(
     loop {
         let news = tokio::select! {
             _ = relist.tick() => None,
+            Ok(()) = marked.changed() => None,
             message = messages.next() => {
                 let (message, _) = message.context("rtnetlink was closed")?;
                 heard(message, &mut inventory)
@@ -70,7 +80,8 @@ pub async fn follow(
         let news = match news {
             Some(news) => news,
             None => {
-                inventory = list(&handle, fast_lane.clone()).await?;
+                let marked = marked.borrow_and_update().clone();
+                inventory = list(&handle, marked).await?;
                 vec![DeviceEvent::All(inventory.devices())]
             }
         };
@@ -109,8 +120,8 @@ fn publish(addresses: &watch::Sender<LocalAddresses>, now: LocalAddresses) {
 ///
 /// # Errors
 /// rtnetlink does not answer.
-pub async fn current(fast_lane: FastLane) -> Result<Vec<Device>> {
-    Ok(take_stock(fast_lane).await?.devices())
+pub async fn current(marked: Marked) -> Result<Vec<Device>> {
+    Ok(take_stock(marked).await?.devices())
 }
 
 /// The addresses of all devices of this thread's network namespace.
@@ -118,22 +129,22 @@ pub async fn current(fast_lane: FastLane) -> Result<Vec<Device>> {
 /// # Errors
 /// rtnetlink does not answer.
 pub async fn local_addresses() -> Result<LocalAddresses> {
-    let inventory = take_stock(FastLane::default()).await?;
+    let inventory = take_stock(Marked::default()).await?;
     Ok(inventory.local_addresses())
 }
 
-async fn take_stock(fast_lane: FastLane) -> Result<Inventory> {
+async fn take_stock(marked: Marked) -> Result<Inventory> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening rtnetlink")?;
     let connection = tokio::spawn(connection);
-    let inventory = list(&handle, fast_lane).await;
+    let inventory = list(&handle, marked).await;
     connection.abort();
     inventory
 }
 
-async fn list(handle: &Handle, fast_lane: FastLane) -> Result<Inventory> {
+async fn list(handle: &Handle, marked: Marked) -> Result<Inventory> {
     let links = handle.link().get().execute().try_collect();
     let links: Vec<LinkMessage> = links.await.context("listing devices")?;
     let addresses = handle.address().get().execute().try_collect();
     let addresses: Vec<AddressMessage> = addresses.await.context("listing addresses")?;
-    Ok(Inventory::new(&links, &addresses, fast_lane))
+    Ok(Inventory::new(&links, &addresses, marked))
 }

@@ -84,6 +84,8 @@ pub struct Traits {
     pub is_peered: bool,
     /// Whether it belongs to the fast lane.
     pub is_fast: bool,
+    /// Whether what comes in by it is from pods.
+    pub is_of_pods: bool,
 }
 
 /// The bridge of a port.

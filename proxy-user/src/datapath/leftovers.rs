@@ -2,7 +2,7 @@
 
 use crate::datapath::attach::{Filters, detach_filter, has_qdisc, remove_qdisc};
 use crate::datapath::cgroup::{HOOKS, OWN_CGROUP, is_cgroup};
-use crate::datapath::devices::{self, FastLane};
+use crate::datapath::devices::{self, Marked};
 use crate::datapath::hook::{Device, Hook};
 use crate::datapath::pins::{PINNED_MAPS, Pins};
 use anyhow::{Context as _, Result};
@@ -63,7 +63,7 @@ pub async fn find(pins: &Pins, run_dir: &Path) -> Result<Vec<Leftover>> {
         let seen = place.try_exists();
         seen.with_context(|| format!("looking at {}", place.display()))?;
     }
-    let devices = devices::current(FastLane::default()).await?;
+    let devices = devices::current(Marked::default()).await?;
     let mut found = links(pins);
     for device in &devices {
         found.extend(filters(pins, device).await?);

@@ -161,6 +161,7 @@ pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
     const FEW: Sizes = Sizes {
         max_flows: 1024,
         max_backends: 1024,
+        max_affinities: 1024,
     };
     let switches = Switches {
         level: LOG_OFF,

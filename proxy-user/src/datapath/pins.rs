@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The maps that outlive the agent.
-pub const PINNED_MAPS: [&str; 24] = [
+pub const PINNED_MAPS: [&str; 27] = [
     "CONFIG",
     "COUNTERS",
     "FRONTENDS_V4",
@@ -21,6 +21,9 @@ pub const PINNED_MAPS: [&str; 24] = [
     "SLOTS",
     "BACKENDS_V4",
     "BACKENDS_V6",
+    "SOURCE_RANGES_V4",
+    "SOURCE_RANGES_V6",
+    "AFFINITIES",
     "FLOWS_V4",
     "FLOWS_V6",
     "HALF_OPEN_V4",

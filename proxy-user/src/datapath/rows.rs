@@ -107,7 +107,8 @@ fn row(device: &Device, state: State) -> DeviceRow {
         traits: DeviceTraits::default()
             .with(DeviceTrait::Bare, is_bare)
             .with(DeviceTrait::Fast, is_fast)
-            .with(DeviceTrait::Peered, traits.is_peered),
+            .with(DeviceTrait::Peered, traits.is_peered)
+            .with(DeviceTrait::OfPods, traits.is_of_pods),
     }
 }
 

@@ -30,10 +30,14 @@ impl State {
     ) -> Self {
         match (key.proto(), table) {
             (Some(Proto::Tcp), _) => Self::of_tcp(table, row, twin),
-            (Some(Proto::Udp | Proto::Sctp) | None, Table::HalfOpen) if !row.has(Mark::Answered) => {
+            (Some(Proto::Udp | Proto::Sctp) | None, Table::HalfOpen)
+                if !row.has(Mark::Answered) =>
+            {
                 Self::Unanswered
             }
-            (Some(Proto::Udp | Proto::Sctp) | None, Table::HalfOpen | Table::Confirmed) => Self::Answered,
+            (Some(Proto::Udp | Proto::Sctp) | None, Table::HalfOpen | Table::Confirmed) => {
+                Self::Answered
+            }
         }
     }
 

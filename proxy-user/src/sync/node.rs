@@ -3,7 +3,7 @@
 use super::Sync;
 use crate::cluster::{Cidr, OptedOut};
 use crate::datapath::Datapath;
-use crate::frontend::{DetectLocal, LocalAddresses, NodeContext, NodePortAddresses};
+use crate::frontend::{DetectLocal, IpFamily, LocalAddresses, NodeContext, NodePortAddresses};
 use crate::tables::{NodeFacts, Pods, node_config};
 use proxy_common::{NodeConfig, NodeOption, NodeOptions};
 use std::net::IpAddr;
@@ -154,11 +154,23 @@ impl<D: Datapath> Sync<D> {
             pods: self.pods(),
             cluster_cidrs: followed.cluster_cidrs.clone(),
             service_cidrs: self.cluster.service_cidrs(),
-            loopback: self.node.loopback.clone(),
+            loopback: self.loopback(),
             options: NodeOptions::default()
                 .with(NodeOption::MasqueradeAll, followed.masquerade_all)
-                .with(NodeOption::MasqueradeLocal, followed.masquerade_local_backends),
+                .with(
+                    NodeOption::MasqueradeLocal,
+                    followed.masquerade_local_backends,
+                ),
         }
+    }
+
+    /// Where NodePorts are found that loopback has, too.
+    fn loopback(&self) -> Vec<IpAddr> {
+        let addresses = self.node.node_port_addresses.iter().copied();
+        let node_ports = &self.settings.followed.node_ports;
+        let is_served = |it: &IpAddr| node_ports.serves_loopback(IpFamily::of(*it));
+        let is_wanted = self.settings.sockets.loopback;
+        addresses.filter(|it| is_wanted && is_served(it)).collect()
     }
 
     fn pods(&self) -> Pods {

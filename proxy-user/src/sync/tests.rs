@@ -183,7 +183,7 @@ fn the_report_counts_what_is_in_the_maps() {
     assert_eq!((report.frontends.v4, report.backends.v4), (2, 2));
     assert_eq!((report.frontends.v6, report.backends.v6), (0, 0));
     let fill: Vec<u32> = report.maps.iter().map(|map| map.used).collect();
-    assert_eq!(fill, [2, 0, 1, 4, 2, 0]);
+    assert_eq!(fill, [3, 0, 1, 9, 2, 0, 0, 0]);
     assert_eq!(report.problems["a.yaml"], ["a.yaml:1: broken"]);
     let text = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
@@ -254,7 +254,7 @@ fn writes_given_up_halfway_leave_nothing_in_use() {
         freed.into_iter().for_each(|batch| sync.release(batch));
     }
     let used = |report: Report| report.maps.iter().map(|map| map.used).collect::<Vec<_>>();
-    assert_eq!(used(sync.report()), [2, 0, 1, 4, 2, 0]);
+    assert_eq!(used(sync.report()), [3, 0, 1, 9, 2, 0, 0, 0]);
 }
 
 #[test]

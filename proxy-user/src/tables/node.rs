@@ -14,6 +14,8 @@ use std::ops::RangeInclusive;
 pub struct Sockets {
     /// The kernel's cookie of the node's own network namespace; 0: not known, the machine's first one is meant.
     pub host_netns: u64,
+    /// Whether NodePorts answer on loopback addresses, for sockets of that namespace.
+    pub loopback: bool,
     /// What they do, besides what they always do.
     pub options: NodeOptions,
 }
@@ -73,19 +75,17 @@ fn family<A: Family>(facts: &NodeFacts) -> NodeFamily<A> {
     let none = range(A::zeroed(), A::zeroed());
     let masquerade = first(&facts.addresses).unwrap_or(A::zeroed());
     let family = NodeFamily::new(masquerade);
-    let family = match &facts.pods {
+    let mut family = match &facts.pods {
         Pods::ByDevice => family.detecting(Detection::ByDevice, none),
         Pods::InRanges(cidrs) => match ranges(cidrs).next() {
             Some(pods) => family.detecting(Detection::BySource, pods),
             None => family,
         },
     };
-    NodeFamily {
-        loopback: first(&facts.loopback).unwrap_or(A::zeroed()),
-        cluster: ranges(&facts.cluster_cidrs).next().unwrap_or(none),
-        services: ServiceRanges::new(ranges(&facts.service_cidrs)),
-        ..family
-    }
+    family.loopback = first(&facts.loopback).unwrap_or(A::zeroed());
+    family.cluster = ranges(&facts.cluster_cidrs).next().unwrap_or(none);
+    family.services = ServiceRanges::new(ranges(&facts.service_cidrs));
+    family
 }
 
 /// Those of a family.

@@ -1,14 +1,16 @@
 use super::*;
 use crate::datapath::Datapath;
 use crate::datapath::fake::Fake;
+use crate::flows::ticks;
 use crate::frontend::{
-    Backend, Frontend, FrontendKind, IpFamily, Protocol, ServiceName, ServicePort, StaysLocal,
+    Backend, Cidr, Frontend, FrontendKind, IpFamily, Protocol, ServiceName, ServicePort, StaysLocal,
 };
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use proxy_common::{Address, RegionHeader};
+use proxy_common::{Address, FrontendTrait, RegionHeader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 const ROOM: Capacity = Capacity {
     frontends_v4: 100,
@@ -20,8 +22,16 @@ const ROOM: Capacity = Capacity {
     source_ranges: 64,
 };
 
-/// What clients see: the backends behind each frontend.
-type Seen = BTreeMap<SocketAddr, Vec<(SocketAddr, bool)>>;
+/// What clients see: the backends behind each frontend, and whose clients may dial it.
+type Seen = BTreeMap<SocketAddr, Behind>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Behind {
+    /// In the order of a region; whether each is on this node, and answers under policy Local and Cluster.
+    backends: Vec<(SocketAddr, [bool; 3])>,
+    affinity: Option<u32>,
+    sources: Option<BTreeSet<(IpAddr, u8)>>,
+}
 
 fn name() -> ServiceName {
     ServiceName::new("default", "web")
@@ -38,28 +48,38 @@ fn port() -> impl Strategy<Value = ServicePort> {
     let family = prop::sample::select(vec![IpFamily::V4, IpFamily::V6]);
     let frontends = subsequence((1..6u8).collect::<Vec<_>>(), 0..4);
     let backends = subsequence((1..8u8).collect::<Vec<_>>(), 0..7);
-    (family, frontends, backends, 0..8u8).prop_map(|(family, frontends, backends, local)| {
+    let sources = prop::option::of(subsequence((1..4u8).collect::<Vec<_>>(), 1..3));
+    let lists = prop::collection::vec(0..8u8, 8);
+    let affinity = prop::option::of((1..3u64).prop_map(Duration::from_secs));
+    let shape = (family, frontends, backends, lists, affinity, sources);
+    shape.prop_map(|(family, frontends, backends, lists, affinity, sources)| {
         let frontend = |last| Frontend {
             address: address(family, last),
             port: 80,
             protocol: Protocol::Tcp,
-            kind: FrontendKind::ClusterIp,
+            kind: if last % 2 == 0 {
+                FrontendKind::LoadBalancer
+            } else {
+                FrontendKind::ClusterIp
+            },
         };
-        let backend = |last| Backend {
+        let backend = |last: u8| Backend {
             address: address(family, last + 100),
             port: 8080,
-            local: last == local,
-            in_local: last == local,
-            in_cluster: true,
+            local: lists[usize::from(last)] & 1 != 0,
+            in_local: lists[usize::from(last)] & 3 == 3,
+            in_cluster: lists[usize::from(last)] & 4 != 0,
         };
+        let range = |last: u8| Cidr::from(address(family, last + 200));
+        let sources = sources.map(|sources| sources.into_iter().map(range).collect());
         ServicePort {
             name: String::new(),
             family,
             frontends: frontends.into_iter().map(frontend).collect(),
             backends: backends.into_iter().map(backend).collect(),
             stays_local: StaysLocal::default(),
-            affinity: None,
-            source_ranges: None,
+            affinity,
+            source_ranges: sources,
             closes_tcp: false,
         }
     })
@@ -74,16 +94,26 @@ fn versions() -> impl Strategy<Value = Vec<Vec<ServicePort>>> {
 fn wanted(ports: &[ServicePort]) -> Seen {
     let mut seen = Seen::new();
     for port in ports {
-        let at = |backend: &Backend| {
-            (
-                SocketAddr::new(backend.address, backend.port),
-                backend.local,
-            )
+        let mut backends: Vec<_> = port.backends.iter().collect();
+        let place = |it: &&Backend| match (it.in_local, it.in_cluster) {
+            (true, in_both) => u8::from(in_both),
+            (false, in_cluster) => 3 - u8::from(in_cluster),
         };
+        backends.sort_by_key(place);
+        let at = |it: &Backend| {
+            let traits = [it.local, it.in_local, it.in_cluster];
+            (SocketAddr::new(it.address, it.port), traits)
+        };
+        let sources = port.source_ranges.as_ref();
+        let sources = |kind| sources.filter(|_| kind == FrontendKind::LoadBalancer);
         for frontend in &port.frontends {
             let key = SocketAddr::new(frontend.address, frontend.port);
-            seen.entry(key)
-                .or_insert_with(|| port.backends.iter().map(at).collect());
+            seen.entry(key).or_insert_with(|| Behind {
+                backends: backends.iter().map(|it| at(it)).collect(),
+                affinity: port.affinity.map(ticks),
+                sources: sources(frontend.kind)
+                    .map(|it| it.iter().map(|it| (it.first(), it.prefix())).collect()),
+            });
         }
     }
     seen
@@ -92,8 +122,18 @@ fn wanted(ports: &[ServicePort]) -> Seen {
 /// What clients do see, read as the programs read it; panics at anything incomplete.
 fn seen(dump: &Dump) -> Seen {
     let mut seen = Seen::new();
-    seen.extend(seen_in(dump, &dump.frontends_v4, &dump.backends_v4));
-    seen.extend(seen_in(dump, &dump.frontends_v6, &dump.backends_v6));
+    seen.extend(seen_in(
+        dump,
+        &dump.frontends_v4,
+        &dump.backends_v4,
+        &dump.ranges_v4,
+    ));
+    seen.extend(seen_in(
+        dump,
+        &dump.frontends_v6,
+        &dump.backends_v6,
+        &dump.ranges_v6,
+    ));
     seen
 }
 
@@ -101,6 +141,7 @@ fn seen_in<A: Family>(
     dump: &Dump,
     frontends: &[(proxy_common::FrontendKey<A>, proxy_common::Frontend)],
     backends: &[(u32, proxy_common::Backend<A>)],
+    ranges: &[RangeKey<A>],
 ) -> Seen {
     let services: BTreeMap<_, _> = dump.services.iter().copied().collect();
     let backends: BTreeMap<_, _> = backends.iter().copied().collect();
@@ -108,23 +149,47 @@ fn seen_in<A: Family>(
         let word = services.get(&row.service).expect("a service word");
         let region = &dump.slots[word.region() as usize..];
         assert_eq!(region[0], word.generation(), "the region's generation");
-        let ids = &region[RegionHeader::WORDS as usize..][..region[1] as usize];
-        let behind = ids.iter().map(|id| {
+        let header: [u32; RegionHeader::WORDS as usize] = *region.first_chunk().expect("a header");
+        let header: RegionHeader = bytemuck::cast(header);
+        let ids = &region[RegionHeader::WORDS as usize..][..header.backends as usize];
+        let cluster = header.cluster_from..header.cluster_to;
+        let behind = (0..).zip(ids).map(|(index, id)| {
             let row = backends.get(id).expect("a backend");
-            (
-                SocketAddr::new(row.address.ip(), row.port.number()),
-                row.is_local(),
-            )
+            let at = SocketAddr::new(row.address.ip(), row.port.number());
+            let lists = [index < header.local, cluster.contains(&index)];
+            (at, [row.is_local(), lists[0], lists[1]])
         });
-        let at = SocketAddr::new(key.address.ip(), key.port.number());
-        (at, behind.collect())
+        let set = ranges.iter().filter(|key| key.range.set == header.sources);
+        let set = set.map(|key| (key.range.address.ip(), key.prefix));
+        let is_restricted = row.has(FrontendTrait::Restricted);
+        let behind = Behind {
+            backends: behind.collect(),
+            affinity: Some(header.affinity).filter(|_| row.has(FrontendTrait::Sticks)),
+            sources: is_restricted.then(|| set.collect()),
+        };
+        (SocketAddr::new(key.address.ip(), key.port.number()), behind)
     };
-    frontends.iter().map(read).collect()
+    let dialled = frontends.iter().filter(|(key, _)| !key.is_of_address());
+    dialled.map(read).collect()
 }
 
-/// Where a backend runs may be seen early; who it is may not.
-fn addresses(backends: &[(SocketAddr, bool)]) -> Vec<SocketAddr> {
-    backends.iter().map(|(at, _)| *at).collect()
+/// What holds for a frontend, and where a backend runs, may be seen early; who it is may not.
+fn addresses(behind: &Behind) -> Vec<(SocketAddr, [bool; 2])> {
+    let backends = behind.backends.iter();
+    backends
+        .map(|(at, [_, local, cluster])| (*at, [*local, *cluster]))
+        .collect()
+}
+
+/// Every cluster address that can be dialled is known as such.
+fn knows_addresses<A: Family>(
+    frontends: &[(proxy_common::FrontendKey<A>, proxy_common::Frontend)],
+) -> bool {
+    let of_kind = |kind: proxy_common::FrontendKind| {
+        let rows = frontends.iter().filter(move |(_, row)| row.is(kind));
+        rows.map(|(key, _)| key.address).collect::<BTreeSet<_>>()
+    };
+    of_kind(proxy_common::FrontendKind::ClusterIp) == of_kind(proxy_common::FrontendKind::Address)
 }
 
 /// Everything but frontends that rows are made of.
@@ -201,15 +266,19 @@ fn a_region_is_restored_only_if_it_is_what_its_word_promises() {
         let local = proxy_common::Locality::Remote;
         (id, proxy_common::Backend::new(v4(id as u8), port, local, 1))
     };
-    // At 0 a good one; at 2 one that begins inside of it; at 4 one without its backend; at 7 a stale one.
+    let region = |generation, ids: &[u32]| {
+        let header = RegionHeader::of_remote(generation, ids.len() as u32);
+        [&header.words()[..], ids].concat()
+    };
+    // At 0 a good one; at 1 one that begins inside of it; at 9 one without its backend; at 17 a stale one.
     let dump = Dump {
         frontends_v4: [1, 2, 3, 4].map(frontend).into(),
-        services: [(1, (0, 9)), (2, (2, 1)), (3, (4, 7)), (4, (7, 8))]
+        services: [(1, (0, 9)), (2, (1, 2)), (3, (9, 7)), (4, (17, 8))]
             .map(|(id, (start, generation))| {
                 (id, proxy_common::ServiceWord::new(start, generation))
             })
             .into(),
-        slots: vec![9, 2, 1, 0, 7, 1, 5, 7, 0],
+        slots: [region(9, &[1, 0]), region(7, &[5]), region(7, &[])].concat(),
         backends_v4: [0, 1].map(backend).into(),
         ..Dump::default()
     };
@@ -219,7 +288,7 @@ fn a_region_is_restored_only_if_it_is_what_its_word_promises() {
         kept.extend(rows.regions.into_keys().map(|start| (id, start)));
     }
     assert_eq!(kept, [(1, 0)]);
-    assert_eq!(ids.used(Map::Slots), 4);
+    assert_eq!(ids.used(Map::Slots), 9);
 }
 
 proptest! {
@@ -236,14 +305,23 @@ proptest! {
             for op in diff(&actual, &desired) {
                 maps.apply(std::slice::from_ref(&op)).1.unwrap();
                 actual.apply(&op, &mut freed);
-                for (frontend, backends) in seen(&maps.content()) {
-                    let now = Some(addresses(&backends));
-                    let sides = [&before, &after].map(|side| side.get(&frontend).map(|it| addresses(it)));
-                    prop_assert!(sides.contains(&now), "{frontend}: {now:?} is none of {sides:?}");
+                for (frontend, behind) in seen(&maps.content()) {
+                    let now = Some(addresses(&behind));
+                    let sides = [&before, &after].map(|side| side.get(&frontend));
+                    let wanted = sides.map(|side| side.map(addresses));
+                    prop_assert!(wanted.contains(&now), "{frontend}: {now:?} is none of {wanted:?}");
+                    if let Some(sources) = behind.sources {
+                        let sides = sides.map(|side| side.and_then(|it| it.sources.clone()));
+                        // Whom a frontend was for it may be for a little longer, or nobody.
+                        prop_assert!(sources.is_empty() || sides.contains(&Some(sources)), "{frontend}");
+                    }
                 }
             }
             prop_assert_eq!(&actual, &desired);
-            prop_assert_eq!(&seen(&maps.content()), &after);
+            let content = maps.content();
+            prop_assert_eq!(&seen(&content), &after);
+            prop_assert!(knows_addresses(&content.frontends_v4) && knows_addresses(&content.frontends_v6));
+            prop_assert!(!content.to_string().contains("broken"), "{content}");
             ids.free(freed);
             if let Some(batch) = ids.seal() {
                 ids.release(batch);
@@ -285,7 +363,8 @@ proptest! {
             let expected: u32 = count.iter().map(|it| match (map, it) {
                 (Map::Services, Freed::Service(_))
                 | (Map::BackendsV4, Freed::BackendV4(_))
-                | (Map::BackendsV6, Freed::BackendV6(_)) => 1,
+                | (Map::BackendsV6, Freed::BackendV6(_))
+                | (Map::SourceRangesV4 | Map::SourceRangesV6, Freed::SourceSet(_)) => 1,
                 (Map::Slots, Freed::Region { words, .. }) => *words,
                 _ => 0,
             }).sum();
@@ -360,8 +439,8 @@ proptest! {
     #[test]
     fn any_dump_is_restored_without_losing_a_row(
         frontends in prop::collection::vec((1..6u8, 0..6u32), 0..6),
-        services in prop::collection::btree_map(1..6u32, (0..20u32, 0..3u32), 0..6),
-        slots in prop::collection::vec(0..6u32, 0..24),
+        services in prop::collection::btree_map(1..6u32, (0..40u32, 0..3u32), 0..6),
+        slots in prop::collection::vec(0..6u32, 0..48),
         backends in prop::collection::btree_set(1..6u32, 0..6),
     ) {
         let v4 = |last| proxy_common::AddrV4::new(Ipv4Addr::new(10, 0, 0, last));

@@ -4,7 +4,7 @@
 use crate::stage::Stage;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
-use proxy_user::datapath::devices::{self, FastLane};
+use proxy_user::datapath::devices::{self, Marked};
 use proxy_user::datapath::features::{Feature, Features};
 use xtask::cluster::Namespace;
 
@@ -56,7 +56,7 @@ pub(crate) fn programs_attached(place: &Namespace) -> bool {
             .build()
             .unwrap();
         let devices = runtime
-            .block_on(devices::current(FastLane::default()))
+            .block_on(devices::current(Marked::default()))
             .unwrap();
         devices.iter().any(|device| {
             [TcAttachType::Ingress, TcAttachType::Egress]

@@ -1,7 +1,9 @@
 //! The arrays of services, which are written through memory.
 
 use crate::loaded::Loaded;
-use proxy_common::{AddrV4, AddrV6, Address as _, Backend, Locality, Port, ServiceWord};
+use proxy_common::{
+    AddrV4, AddrV6, Address as _, Backend, Locality, Port, RegionHeader, ServiceWord,
+};
 use proxy_user::datapath::{Datapath as _, Error, FamilyOp, Map, Op};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +20,7 @@ fn backend_v6(id: u32) -> Op {
 }
 
 fn region(start: u32) -> Op {
-    let words = vec![9, 1, 5];
+    let words = [&RegionHeader::of_remote(9, 1).words()[..], &[5]].concat();
     Op::PutRegion { start, words }
 }
 

@@ -366,11 +366,15 @@ fn undone(op: &Op) -> Option<Op> {
     fn family<A>(op: &FamilyOp<A>) -> Option<FamilyOp<A>>
     where
         proxy_common::FrontendKey<A>: Copy,
+        A: Copy,
     {
         match op {
             FamilyOp::PutBackend { id, .. } => Some(FamilyOp::ClearBackend { id: *id }),
             FamilyOp::PutFrontend { key, .. } => Some(FamilyOp::DeleteFrontend { key: *key }),
-            FamilyOp::DeleteFrontend { .. } | FamilyOp::ClearBackend { .. } => None,
+            FamilyOp::PutRange { key } => Some(FamilyOp::DeleteRange { key: *key }),
+            FamilyOp::DeleteFrontend { .. }
+            | FamilyOp::ClearBackend { .. }
+            | FamilyOp::DeleteRange { .. } => None,
         }
     }
     match op {

@@ -2,7 +2,7 @@
 
 use super::address::{Address, by_age, sources};
 use super::link::{Link, is_device};
-use super::{DeviceEvent, FastLane};
+use super::{DeviceEvent, Marked};
 use crate::datapath::hook::{Bridge, Device, Traits};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -16,16 +16,12 @@ pub(super) struct Inventory {
     links: BTreeMap<u32, Link>,
     /// Those of each device by age.
     addresses: BTreeMap<u32, Vec<Address>>,
-    fast_lane: FastLane,
+    marked: Marked,
 }
 
 impl Inventory {
     /// From complete lists.
-    pub(super) fn new(
-        links: &[LinkMessage],
-        addresses: &[AddressMessage],
-        fast_lane: FastLane,
-    ) -> Self {
+    pub(super) fn new(links: &[LinkMessage], addresses: &[AddressMessage], marked: Marked) -> Self {
         let links = links.iter().filter_map(Link::of);
         let mut listed: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
         for message in addresses {
@@ -36,7 +32,7 @@ impl Inventory {
         Self {
             links: links.map(|link| (link.index, link)).collect(),
             addresses: addresses.map(|(index, it)| (index, by_age(it))).collect(),
-            fast_lane,
+            marked,
         }
     }
 
@@ -131,6 +127,7 @@ impl Inventory {
                 mtu: link.mtu,
                 is_peered: link.is_peered,
                 is_fast: self.is_fast(link),
+                is_of_pods: self.is_of_pods(link),
             },
         }
     }
@@ -139,7 +136,16 @@ impl Inventory {
     fn is_fast(&self, link: &Link) -> bool {
         let bridge = link.bridge.and_then(|index| self.links.get(&index));
         let names = [Some(link), bridge].into_iter().flatten();
-        link.is_direct && names.into_iter().any(|it| self.fast_lane.has(&it.name))
+        link.is_direct
+            && names
+                .into_iter()
+                .any(|it| self.marked.fast_lane.has(&it.name))
+    }
+
+    /// A port is known by the name of its bridge, as which netfilter sees what comes in by it.
+    fn is_of_pods(&self, link: &Link) -> bool {
+        let bridge = link.bridge.and_then(|index| self.links.get(&index));
+        self.marked.pods.has(&bridge.unwrap_or(link).name)
     }
 
     fn mac(&self, index: u32) -> Option<[u8; 6]> {
@@ -177,7 +183,11 @@ mod tests {
             address(2, "192.0.2.1", PERMANENT),
             address(3, "10.244.1.1", PERMANENT),
         ];
-        Inventory::new(&links, &addresses, "br*".parse().unwrap())
+        let marked = Marked {
+            fast_lane: "br*".parse().unwrap(),
+            ..Marked::default()
+        };
+        Inventory::new(&links, &addresses, marked)
     }
 
     #[test]

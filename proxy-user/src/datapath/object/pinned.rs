@@ -16,6 +16,8 @@ pub struct Sizes {
     pub max_flows: u32,
     /// Rows in each of the two maps of backends; the first is never used.
     pub max_backends: u32,
+    /// Rows of the map of affinities, of both families.
+    pub max_affinities: u32,
 }
 
 impl Sizes {
@@ -24,6 +26,7 @@ impl Sizes {
     pub const DEFAULT: Self = Self {
         max_flows: 131_072,
         max_backends: 262_144,
+        max_affinities: 65_536,
     };
 
     /// Rows of a map, if they are among these.
@@ -32,6 +35,7 @@ impl Sizes {
             "FLOWS_V4" | "FLOWS_V6" => Some(self.max_flows),
             "HALF_OPEN_V4" | "HALF_OPEN_V6" => Some((self.max_flows / 2).max(FEWEST_HALF_OPEN)),
             "BACKENDS_V4" | "BACKENDS_V6" => Some(self.max_backends),
+            "AFFINITIES" => Some(self.max_affinities),
             _ => None,
         }
     }
@@ -54,6 +58,9 @@ const SERVICE_TABLES: &[&str] = &[
     "SLOTS",
     "BACKENDS_V4",
     "BACKENDS_V6",
+    "SOURCE_RANGES_V4",
+    "SOURCE_RANGES_V6",
+    "AFFINITIES",
 ];
 /// Each CPU sets some rows aside.
 const FEWEST_HALF_OPEN: u32 = 1024;

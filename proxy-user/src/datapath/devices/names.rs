@@ -1,10 +1,10 @@
-//! Which devices belong to the fast lane.
+//! Devices, by their names.
 
 use std::str::FromStr;
 
-/// Devices by their names. Flows between two of them pass the node's stack by.
+/// Some devices: names, or their starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FastLane {
+pub struct DeviceNames {
     names: Vec<Name>,
 }
 
@@ -14,13 +14,27 @@ enum Name {
     Start(String),
 }
 
-impl FastLane {
-    /// Whether no device belongs to it.
+impl DeviceNames {
+    /// The device of this name.
+    pub fn named(name: &str) -> Self {
+        Self {
+            names: vec![Name::Whole(name.to_owned())],
+        }
+    }
+
+    /// Those whose names start so.
+    pub fn starting(start: &str) -> Self {
+        Self {
+            names: vec![Name::Start(start.to_owned())],
+        }
+    }
+
+    /// Whether there are none.
     pub const fn is_off(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Whether a device of this name does.
+    /// Whether a device of this name is one of them.
     pub fn has(&self, device: &str) -> bool {
         self.names.iter().any(|name| match name {
             Name::Whole(name) => device == name,
@@ -29,7 +43,7 @@ impl FastLane {
     }
 }
 
-impl FromStr for FastLane {
+impl FromStr for DeviceNames {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,17 +90,17 @@ mod tests {
 
     #[test]
     fn devices_are_named_or_begin_as_named() {
-        let lane: FastLane = "eth0, cali*".parse().unwrap();
+        let lane: DeviceNames = "eth0, cali*".parse().unwrap();
         assert!(lane.has("eth0") && lane.has("cali12ab") && lane.has("cali"));
         assert!(!lane.has("eth1") && !lane.has("eth01") && !lane.has("veth0"));
         assert!(!lane.is_off());
-        let all: FastLane = "*".parse().unwrap();
+        let all: DeviceNames = "*".parse().unwrap();
         assert!(all.has("anything"));
     }
 
     #[test]
     fn none_belongs_to_it_when_it_is_off() {
-        let off: FastLane = "off".parse().unwrap();
+        let off: DeviceNames = "off".parse().unwrap();
         assert!(off.is_off() && !off.has("off"));
     }
 
@@ -101,7 +115,7 @@ mod tests {
             "a name",
             "longer-than-fifteen",
         ] {
-            let refused = wrong.parse::<FastLane>().unwrap_err();
+            let refused = wrong.parse::<DeviceNames>().unwrap_err();
             assert!(!refused.is_empty(), "{wrong}");
         }
     }
