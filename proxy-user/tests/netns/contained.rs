@@ -156,6 +156,43 @@ fn init_mounts_bpffs_once_and_only_warns_of_settings() {
     assert!(said.contains("Read-only file system"), "{said}");
 }
 
+#[test]
+fn init_makes_room_for_what_netfilter_is_to_track() {
+    let stage = Stage::new(&[]);
+    // The real ones are the machine's.
+    let settings = stage.cluster.folder().join("netfilter");
+    std::fs::create_dir(&settings).unwrap();
+    let write = |name: &str, value: &str| std::fs::write(settings.join(name), value).unwrap();
+    let read = |name: &str| std::fs::read_to_string(settings.join(name)).unwrap();
+    let init = |more: &str| {
+        let script = format!(
+            "mount --bind {} /proc/sys/net/netfilter || exit 1
+             exec {} init --bpffs {folder}/bpf --run-dir {folder}/run --conntrack-min 600000 {more}",
+            settings.display(),
+            binary().display(),
+            folder = stage.cluster.folder().display(),
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        run(stage.cluster.node(1), command)
+    };
+    write("nf_conntrack_max", "262144\n");
+    write("nf_conntrack_buckets", "262144\n");
+    let said = init("--conntrack-max-per-core 1 --conntrack-tcp-be-liberal");
+    assert!(said.contains("nf_conntrack_max: 600000"), "{said}");
+    assert_eq!(read("nf_conntrack_max"), "600000");
+    assert_eq!(read("nf_conntrack_buckets"), "262144\n", "enough");
+    write("nf_conntrack_buckets", "65536\n");
+    init("--conntrack-max-per-core 1");
+    assert_eq!(read("nf_conntrack_buckets"), "150000");
+    write("nf_conntrack_max", "1000\n");
+    init("--conntrack-max-per-core 0");
+    assert_eq!(read("nf_conntrack_max"), "1000\n", "it is left alone");
+    let count = std::fs::read_dir(&settings).unwrap().count();
+    assert_eq!(count, 2, "what is not there is not made: {said}");
+    assert!(!said.contains("warning: net.netfilter"), "{said}");
+}
+
 /// What an agent says that does not come up.
 fn refusal(stage: &mut Stage, mounts: &str) -> String {
     drop(stage.agents[0].take());
