@@ -76,6 +76,20 @@ impl NodePortAddresses {
         ranges.filter(|range| range.prefix() > 0 && range.address().is_loopback())
     }
 
+    /// Whether all of the node's addresses of a family are meant.
+    pub fn takes_all(&self, family: IpFamily) -> bool {
+        let is_all = |item: &NodePortItem| match item {
+            NodePortItem::All => true,
+            NodePortItem::Range(range) => range.prefix() == 0 && item.speaks_of(family),
+            NodePortItem::Primary | NodePortItem::Localhost => false,
+        };
+        self.is_silent_of(family) || self.items.iter().any(is_all)
+    }
+
+    fn is_silent_of(&self, family: IpFamily) -> bool {
+        !self.items.iter().any(|item| item.speaks_of(family))
+    }
+
     /// The addresses, without loopback and IPv6 link-local ones. As in kube-proxy, a family of which nothing
     /// is said has all of them.
     pub(super) fn of_node(&self, primary: &[IpAddr], local: &LocalAddresses) -> Vec<IpAddr> {
@@ -92,8 +106,7 @@ impl NodePortAddresses {
     /// Whether an address of a device is meant, wherever it stands in the node's object.
     fn takes(&self, address: IpAddr) -> bool {
         let family = IpFamily::of(address);
-        let is_silent = !self.items.iter().any(|item| item.speaks_of(family));
-        is_silent || self.items.iter().any(|item| item.takes(address))
+        self.is_silent_of(family) || self.items.iter().any(|item| item.takes(address))
     }
 }
 
