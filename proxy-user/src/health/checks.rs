@@ -215,3 +215,6 @@ fn wanted(checks: &HealthChecks) -> Wanted {
 fn is_asked(check: &HealthCheck, address: IpAddr) -> bool {
     check.local_endpoints[IpFamily::of(address) as usize].is_some()
 }
+
+#[cfg(test)]
+mod tests;
