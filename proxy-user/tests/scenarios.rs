@@ -7,7 +7,7 @@
 //! - `apply`: manifests; `delete`: `Kind namespace/name`
 //! - `local`: addresses of the node's devices, `IP DEVICE`
 //! - `restart`: the agent is killed and started again
-//! - `expect`: the maps, then what is skipped or can't be written
+//! - `expect`: the maps, then what load balancers are told, what is skipped or can't be written
 
 #[expect(dead_code, reason = "shared with ring 3, which asks for more")]
 #[path = "scenarios/runner.rs"]
@@ -63,6 +63,7 @@ scenarios! {
     dual_stack "dual-stack"
     duplicate_addresses "duplicate-addresses"
     endpoints_come_and_go "endpoints-come-and-go"
+    health_check "health-check"
     ignored "ignored"
     list_and_multidoc "list-and-multidoc"
     local_address "local-address"

@@ -17,6 +17,7 @@ pub(super) struct Exposed {
     pub(super) ports: Vec<PortView>,
     pub(super) closes_tcp: bool,
     pub(super) stays_local: StaysLocal,
+    pub(super) health_check: Option<HealthCheckPort>,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -27,6 +28,15 @@ pub struct StaysLocal {
     pub internal: bool,
     /// Those of clients outside.
     pub external: bool,
+}
+
+/// The port at which load balancers ask every node whether it has endpoints of the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckPort {
+    /// Its number.
+    pub number: u16,
+    /// `metadata.uid` of the Service, by which Events find it; empty where objects have none.
+    pub uid: Box<str>,
 }
 
 /// Reads a Service; `None` if it is none of a proxy's business.
@@ -43,11 +53,16 @@ pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
         skip(format!("metadata.annotations[{CLOSE_TCP}]"), why);
         false
     });
+    let health_check = health_check(service, spec).unwrap_or_else(|why| {
+        skip("spec.healthCheckNodePort".to_owned(), why);
+        None
+    });
     Some(Exposed {
         cluster_ips,
         ports,
         closes_tcp,
         stays_local: stays_local(spec),
+        health_check,
         skipped,
     })
 }
@@ -58,6 +73,20 @@ fn stays_local(spec: &ServiceSpec) -> StaysLocal {
         internal: is_local(&spec.internal_traffic_policy),
         external: is_local(&spec.external_traffic_policy),
     }
+}
+
+/// Only a load balancer whose connections stay on the node that they reach has to know where endpoints are.
+fn health_check(service: &Service, spec: &ServiceSpec) -> Result<Option<HealthCheckPort>, Why> {
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let number = spec.health_check_node_port.unwrap_or_default();
+    // 0 is how the API server writes "none".
+    if number == 0 || !is_balanced || !stays_local(spec).external {
+        return Ok(None);
+    }
+    Ok(Some(HealthCheckPort {
+        number: address::port(number)?,
+        uid: service.metadata.uid.clone().unwrap_or_default().into(),
+    }))
 }
 
 fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {

@@ -71,6 +71,7 @@ mod tests {
             ports: vec![port],
             closes_tcp: false,
             stays_local,
+            health_check: None,
             skipped: Vec::new(),
         };
         let gaps = local_gaps(&view, family);

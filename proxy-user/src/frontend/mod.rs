@@ -1,11 +1,13 @@
 //! What may be dialled, and which backends answer.
 
 mod detect;
+mod health_checks;
 mod locality;
 mod node_ports;
 
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName, StaysLocal};
 pub use detect::{DetectLocal, NotAMode, NotAName};
+pub use health_checks::{HealthCheck, health_check, health_check_addresses};
 pub use locality::{LocalGaps, local_gaps};
 pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 

@@ -81,6 +81,7 @@ impl<D: Datapath> Sync<D> {
         let node_ports = &self.settings.followed.node_ports;
         let node = NodeContext::of(addresses, local_addresses, node_ports);
         let before = std::mem::replace(&mut self.node, node);
+        self.tell_of_health_check_addresses();
         let is_same = before.primary_v4 == self.node.primary_v4
             && before.primary_v6 == self.node.primary_v6
             && before.node_port_addresses == self.node.node_port_addresses;
