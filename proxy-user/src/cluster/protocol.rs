@@ -10,6 +10,8 @@ pub enum Protocol {
     Tcp,
     /// User Datagram Protocol.
     Udp,
+    /// Stream Control Transmission Protocol.
+    Sctp,
 }
 
 /// IP address families.
@@ -56,6 +58,7 @@ impl Protocol {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 
@@ -64,6 +67,7 @@ impl Protocol {
         match name.unwrap_or("TCP") {
             "TCP" => Ok(Self::Tcp),
             "UDP" => Ok(Self::Udp),
+            "SCTP" => Ok(Self::Sctp),
             other => Err(Why::UnsupportedProtocol(other.to_owned())),
         }
     }

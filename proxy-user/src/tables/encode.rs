@@ -178,7 +178,7 @@ impl Encoder<'_> {
         let mut known = self.known_backends::<A>(known).into_iter().peekable();
         let mut ids = Vec::with_capacity(backends.len());
         let mut rows = Vec::with_capacity(backends.len());
-        for backend in backends {
+        for backend in backends.iter().filter(|it| it.in_cluster) {
             let Some(address) = A::from_ip(backend.address) else {
                 continue;
             };
@@ -257,6 +257,7 @@ fn key<A: Family>(frontend: &frontend::Frontend) -> Option<(FrontendKey<A>, Fron
     let proto = match frontend.protocol {
         Protocol::Tcp => Proto::Tcp,
         Protocol::Udp => Proto::Udp,
+        Protocol::Sctp => return None,
     };
     let kind = match frontend.kind {
         frontend::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
