@@ -135,7 +135,9 @@ fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {
     let labels = service.metadata.labels.as_ref();
     let foreign = labels.is_some_and(|labels| labels.contains_key(FOREIGN_PROXY_LABEL));
     let external_name = spec.type_.as_deref() == Some("ExternalName");
-    foreign || external_name || spec.cluster_ip.as_deref() == Some("None")
+    let first = spec.cluster_ips.iter().flatten().next();
+    let mut addresses = spec.cluster_ip.iter().chain(first);
+    foreign || external_name || addresses.any(|text| text == "None")
 }
 
 fn closes_tcp(service: &Service) -> Result<bool, Why> {
