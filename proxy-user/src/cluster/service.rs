@@ -40,7 +40,8 @@ pub struct StaysLocal {
 
 /// Reads a Service; `None` if it is none of a proxy's business.
 pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
-    let spec = service.spec.as_ref()?;
+    let empty = ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&empty);
     if is_ignored(service, spec) {
         return None;
     }
