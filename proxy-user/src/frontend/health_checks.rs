@@ -49,13 +49,15 @@ pub fn health_check_addresses(node: &NodeContext, node_ports: &NodePortAddresses
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{HealthCheckPort, ServiceName, StaysLocal};
+    use crate::cluster::{HealthCheckPort, Outside, ServiceName, StaysLocal};
 
     fn view(cluster_ips: &[&str], health_check: Option<HealthCheckPort>) -> ServiceView {
         ServiceView {
             name: ServiceName::new("default", "web"),
             cluster_ips: cluster_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             ports: Vec::new(),
+            outside: Outside::default(),
+            affinity: None,
             closes_tcp: false,
             stays_local: StaysLocal::default(),
             health_check,
