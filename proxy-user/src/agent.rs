@@ -106,6 +106,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         },
         log_decisions: run.log_decisions,
         has_fast_lane: !run.fast_lane.is_off(),
+        has_random_in_packet: false,
         features: features.clone(),
     })?;
     let log = run

@@ -58,6 +58,7 @@ impl Loaded {
             },
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let object::Loaded {
