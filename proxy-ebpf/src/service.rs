@@ -3,6 +3,7 @@
 use crate::family::Family;
 use crate::kernel::{Kernel, Services, Way};
 use crate::open::Plan;
+use core::hint::black_box;
 use proxy_common::{
     Affinity, AffinityKey, Backend, BackendRef, Detection, DeviceTrait, DropReason, Frontend,
     FrontendKey, FrontendTrait, NodeConfig, NodeOption, Proto, RegionHeader, ServiceWord, Tuple,
@@ -273,11 +274,12 @@ pub fn draw<A: Family, K: Services<A>>(
     stays_local: bool,
     drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
-    let sticks = frontend.has(FrontendTrait::Sticks);
-    if !(sticks && recall(kernel, client, frontend, stays_local, drawn)) {
+    let sticks = |frontend: Frontend| frontend.has(FrontendTrait::Sticks);
+    if !(sticks(frontend) && recall(kernel, client, frontend, stays_local, drawn)) {
         retried(|| pick::<A, K>(kernel, frontend.service, stays_local, drawn))?;
     }
-    if sticks {
+    // Read anew: the verifier would follow all between once for each answer.
+    if sticks(black_box(frontend)) {
         remember::<A, K>(kernel, client, drawn);
     }
     Ok(())

@@ -120,23 +120,6 @@ fn of_the_addresses_that_the_node_has_only_cluster_addresses_are_left_alone() {
 }
 
 #[test]
-fn active_addresses_are_not_those_of_the_node() {
-    let mut cluster = Cluster::new(NODE);
-    let text = format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{{DUAL}, {PORT}}}}}"
-    );
-    cluster.apply(&manifests::objects(&text).unwrap().remove(0));
-    let view = cluster.view(&ServiceName::new("default", "web")).unwrap();
-    assert_eq!(active_addresses(&view, &node()), view.cluster_ips);
-    let cache = [(view.cluster_ips[0], "nodelocaldns".to_owned())];
-    let caching = NodeContext {
-        local_addresses: cache.into(),
-        ..node()
-    };
-    assert_eq!(active_addresses(&view, &caching), view.cluster_ips[1..]);
-}
-
-#[test]
 fn the_policy_for_clients_outside_counts_where_they_can_get_in() {
     let policy = "externalTrafficPolicy: Local, internalTrafficPolicy: Local";
     let external = |spec: &str, status: &str| {
