@@ -280,7 +280,7 @@ impl<D: Datapath> Sync<D> {
         let ports = ports.unwrap_or_default();
         let mut entry = self.services.remove(name).unwrap_or_default();
         entry.served = view.is_some();
-        entry.gaps = view.as_ref().map(Gaps::of).unwrap_or_default();
+        entry.gaps = Gaps::of(&ports);
         let rows = self.orphans.take(&ports);
         self.adopt(name, &mut entry, rows);
         self.abandon(&mut entry);

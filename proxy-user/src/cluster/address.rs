@@ -51,6 +51,21 @@ impl Cidr {
         }
     }
 
+    /// The range that has just this address.
+    pub const fn of(address: IpAddr) -> Self {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix }
+    }
+
+    /// The same range, by its first address.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        Self {
+            address: self.first(),
+            ..*self
+        }
+    }
+
     /// Whether the address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         let differs = match (self.address, address) {
@@ -80,8 +95,10 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, NotACidr> {
         let (address, prefix) = text.trim().split_once('/').ok_or(NotACidr)?;
-        let address: IpAddr = address.parse().map_err(|_| NotACidr)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NotACidr)?;
+        let address = read(address).ok_or(NotACidr)?;
+        let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix = prefix.parse().ok().filter(|_| is_number);
+        let prefix: u8 = prefix.ok_or(NotACidr)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         if prefix > bits {
             return Err(NotACidr);
@@ -99,11 +116,12 @@ impl fmt::Display for Cidr {
 /// Reads an address as the API server does: spaces around it, leading zeros and IPv4 in the
 /// clothes of IPv6 are tolerated.
 pub(super) fn parse(text: &str) -> Result<IpAddr, Why> {
-    let trimmed = text.trim();
-    let address = trimmed.parse().ok().or_else(|| leading_zeros(trimmed));
-    address
-        .map(|address: IpAddr| address.to_canonical())
-        .ok_or_else(|| Why::NotAnAddress(text.to_owned()))
+    let address = read(text.trim()).map(|address| address.to_canonical());
+    address.ok_or_else(|| Why::NotAnAddress(text.to_owned()))
+}
+
+fn read(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| leading_zeros(text))
 }
 
 /// Reads an address that packets can be sent to and that is of the given family.
@@ -115,10 +133,21 @@ pub(super) fn parse_usable(text: &str, family: IpFamily) -> Result<IpAddr, Why> 
             expected: family,
         });
     }
-    if is_reserved(address) {
-        return Err(Why::ReservedAddress(address));
+    unreserved(address)
+}
+
+/// Reads an address that packets can be sent to.
+pub(super) fn parse_unreserved(text: &str) -> Result<IpAddr, Why> {
+    unreserved(parse(text)?)
+}
+
+/// Reads an address of a load balancer, which may be link-local.
+pub(super) fn parse_balancer(text: &str) -> Result<IpAddr, Why> {
+    let address = parse(text)?;
+    if is_link_local(address) {
+        return Ok(address);
     }
-    Ok(address)
+    unreserved(address)
 }
 
 /// Reads a port number.
@@ -129,12 +158,22 @@ pub(super) fn port(number: i32) -> Result<u16, Why> {
     }
 }
 
-fn is_reserved(address: IpAddr) -> bool {
-    let link_local = match address {
+fn unreserved(address: IpAddr) -> Result<IpAddr, Why> {
+    let is_reserved = is_link_local(address)
+        || address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast();
+    if is_reserved {
+        return Err(Why::ReservedAddress(address));
+    }
+    Ok(address)
+}
+
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
+    }
 }
 
 /// std refuses leading zeros because some programs read them as octal; Kubernetes reads decimal.
@@ -206,12 +245,25 @@ mod tests {
     fn a_range_is_an_address_and_a_prefix_that_fits() {
         let cidr: Cidr = "10.244.0.0/16".parse().unwrap();
         assert_eq!(cidr.to_string(), "10.244.0.0/16");
+        let canonical = |text: &str| text.parse::<Cidr>().unwrap().canonical().to_string();
+        for (text, wanted) in [
+            (" 010.001.002.003/28", "10.1.2.0/28"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("fd00::1:2/0", "::/0"),
+            ("fd00::1:2/112", "fd00::1:0/112"),
+            ("fd00::1/128", "fd00::1/128"),
+        ] {
+            assert_eq!(canonical(text), wanted, "{text}");
+        }
         for text in [
             "10.244.0.0",
             "10.244.0.0/33",
             "fd00::/129",
             "x/8",
             "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
         ] {
             assert_eq!(text.parse::<Cidr>(), Err(NotACidr), "{text}");
         }

@@ -1,9 +1,10 @@
 //! What of EndpointSlices can be used, and how the slices of one Service are merged.
 
-use super::{IpFamily, Protocol, ServiceName, Skipped, Why, address};
+use super::zones::{Hint, ZoneSet, Zones};
+use super::{IpFamily, PortView, Protocol, ServiceName, Skipped, Why, address};
 use crate::source::ObjectKey;
 use crate::source::annotations::TRIGGER_TIME;
-use k8s_openapi::api::discovery::v1::{self, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{self, EndpointHints, EndpointPort, EndpointSlice};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -29,12 +30,16 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Whether it runs on this node.
     pub local: bool,
+    /// For which nodes it is meant.
+    pub node_hint: Hint,
+    /// For which zones it is meant.
+    pub zone_hint: Hint,
 }
 
 impl Endpoint {
-    /// Whether it may ever be chosen: ready, or on its way out and still answering.
-    pub const fn is_usable(&self) -> bool {
-        self.ready || self.serving && self.terminating
+    /// Whether it is on its way out, but still answers.
+    pub const fn is_leaving(&self) -> bool {
+        self.serving && self.terminating
     }
 }
 
@@ -51,9 +56,20 @@ pub struct Trigger {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slice {
     ports: Vec<SlicePort>,
-    /// Their port is still to be filled in.
-    hosts: Vec<Endpoint>,
+    hosts: Vec<Host>,
     skipped: Vec<Skipped>,
+}
+
+/// Endpoints without their port. There may be a million: each byte counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Host {
+    address: IpAddr,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    local: bool,
+    for_node: Hint,
+    for_zones: ZoneSet,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +86,13 @@ impl Slice {
 
     pub(super) fn has_hosts(&self) -> bool {
         !self.hosts.is_empty()
+    }
+
+    /// Whether any endpoint is meant for some zones.
+    pub(super) fn has_zones(&self) -> bool {
+        self.hosts
+            .iter()
+            .any(|host| host.for_zones != ZoneSet::NONE)
     }
 }
 
@@ -105,7 +128,12 @@ fn trigger_time(slice: &EndpointSlice) -> Result<Option<SystemTime>, Why> {
 }
 
 /// Reads a slice, as seen from the node of this name.
-pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> Slice {
+pub(super) fn slice(
+    key: &ObjectKey,
+    slice: &EndpointSlice,
+    node_name: &str,
+    zones: &mut Zones,
+) -> Slice {
     let mut skipped = Vec::new();
     let mut skip = |field: String, why| skipped.push(Skipped::new(key, field, why));
     let family = match slice.address_type.as_str() {
@@ -124,7 +152,13 @@ pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> 
         skip(format!("metadata.annotations[{TRIGGER_TIME}]"), why);
     }
     let ports = ports(slice, &mut skip);
-    let hosts = hosts(slice, family, node_name, &mut skip);
+    let mut reader = Reader {
+        family,
+        node_name,
+        zones,
+        skip: &mut skip,
+    };
+    let hosts = reader.hosts(slice);
     Slice {
         ports,
         hosts,
@@ -138,12 +172,15 @@ pub(super) fn slice(key: &ObjectKey, slice: &EndpointSlice, node_name: &str) -> 
 /// terminating wins over one that is.
 pub(super) fn merged<'a>(
     slices: impl Iterator<Item = &'a Slice>,
-    name: &str,
-    protocol: Protocol,
+    port: &PortView,
+    zones: &Zones,
 ) -> Vec<Endpoint> {
     // As numbers: there are thousands to be compared.
-    let at = |endpoint: &Endpoint| (bits(endpoint.address), endpoint.port);
-    let endpoints = slices.flat_map(|slice| slice.endpoints(name, protocol));
+    let at = |endpoint: &Endpoint| {
+        let address = endpoint.address;
+        (address.is_ipv6(), bits(address), endpoint.port)
+    };
+    let endpoints = slices.flat_map(|slice| slice.endpoints(port, zones));
     let mut merged: Vec<Endpoint> = endpoints.collect();
     // Slices are sorted more often than not, which makes this cheap; equal ones stay in their order.
     merged.sort_by_key(at);
@@ -165,25 +202,35 @@ fn bits(address: IpAddr) -> u128 {
 }
 
 impl Slice {
-    fn endpoints(&self, name: &str, protocol: Protocol) -> impl Iterator<Item = Endpoint> {
-        let wanted = move |port: &&SlicePort| port.name == name && port.protocol == protocol;
+    fn endpoints(&self, of: &PortView, zones: &Zones) -> impl Iterator<Item = Endpoint> {
+        let wanted = |port: &&SlicePort| port.name == of.name && port.protocol == of.protocol;
         let ports = self.ports.iter().filter(wanted);
         ports.flat_map(|port| {
-            self.hosts.iter().map(|host| Endpoint {
-                port: port.port,
-                ..*host
-            })
+            self.hosts
+                .iter()
+                .map(|host| host.endpoint(port.port, zones))
         })
+    }
+}
+
+impl Host {
+    fn endpoint(&self, port: u16, zones: &Zones) -> Endpoint {
+        Endpoint {
+            address: self.address,
+            port,
+            ready: self.ready,
+            serving: self.serving,
+            terminating: self.terminating,
+            local: self.local,
+            node_hint: self.for_node,
+            zone_hint: zones.hint(self.for_zones),
+        }
     }
 }
 
 fn ports(slice: &EndpointSlice, skip: &mut impl FnMut(String, Why)) -> Vec<SlicePort> {
     let mut ports = Vec::new();
     for (index, port) in slice.ports.iter().flatten().enumerate() {
-        // The Service's own port is reported; saying it again for each slice helps nobody.
-        if port.protocol.as_deref() == Some("SCTP") {
-            continue;
-        }
         match slice_port(port) {
             Ok(port) => ports.push(port),
             Err((field, why)) => skip(format!("ports[{index}].{field}"), why),
@@ -201,20 +248,69 @@ fn slice_port(port: &EndpointPort) -> Result<SlicePort, (&'static str, Why)> {
     })
 }
 
-fn hosts(
-    slice: &EndpointSlice,
+/// Reads the endpoints of a slice.
+struct Reader<'a, F> {
     family: IpFamily,
-    node_name: &str,
-    skip: &mut impl FnMut(String, Why),
-) -> Vec<Endpoint> {
-    let mut hosts = Vec::new();
-    for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-        match host_address(endpoint, family) {
-            Ok(address) => hosts.push(host(endpoint, address, node_name)),
-            Err(why) => skip(format!("endpoints[{index}].addresses[0]"), why),
+    node_name: &'a str,
+    zones: &'a mut Zones,
+    skip: F,
+}
+
+impl<F: FnMut(String, Why)> Reader<'_, F> {
+    fn hosts(&mut self, slice: &EndpointSlice) -> Vec<Host> {
+        let listed = slice.endpoints.iter().flatten().enumerate();
+        let hosts = listed.filter_map(|(index, endpoint)| self.host(index, endpoint));
+        hosts.collect()
+    }
+
+    fn host(&mut self, index: usize, endpoint: &v1::Endpoint) -> Option<Host> {
+        let address = host_address(endpoint, self.family);
+        let skip = |why| (self.skip)(format!("endpoints[{index}].addresses[0]"), why);
+        let address = address.map_err(skip).ok()?;
+        let conditions = endpoint.conditions.as_ref();
+        let hints = endpoint.hints.as_ref();
+        Some(Host {
+            address,
+            ready: conditions.and_then(|is| is.ready).unwrap_or(true),
+            serving: conditions.and_then(|is| is.serving).unwrap_or(true),
+            terminating: conditions.and_then(|is| is.terminating).unwrap_or(false),
+            local: endpoint.node_name.as_deref() == Some(self.node_name),
+            for_node: hints.map_or(Hint::None, |hints| self.for_node(index, hints)),
+            for_zones: hints.map_or(ZoneSet::NONE, |hints| self.for_zones(index, hints)),
+        })
+    }
+
+    fn for_node(&mut self, index: usize, hints: &EndpointHints) -> Hint {
+        let names = hints.for_nodes.iter().flatten().map(|it| it.name.as_str());
+        self.report_nameless(index, "forNodes", names.clone());
+        let hints = names.filter(|name| !name.is_empty()).map(|name| {
+            if name == self.node_name {
+                Hint::Here
+            } else {
+                Hint::Elsewhere
+            }
+        });
+        let best = hints.reduce(|best, hint| if best == Hint::Here { best } else { hint });
+        best.unwrap_or_default()
+    }
+
+    fn for_zones(&mut self, index: usize, hints: &EndpointHints) -> ZoneSet {
+        let names = hints.for_zones.iter().flatten().map(|it| it.name.as_str());
+        self.report_nameless(index, "forZones", names.clone());
+        self.zones.set(names)
+    }
+
+    fn report_nameless<'a>(
+        &mut self,
+        index: usize,
+        list: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) {
+        for (at, _) in names.enumerate().filter(|(_, name)| name.is_empty()) {
+            let field = format!("endpoints[{index}].hints.{list}[{at}].name");
+            (self.skip)(field, Why::Missing);
         }
     }
-    hosts
 }
 
 /// Further addresses of an endpoint have no defined meaning.
@@ -223,14 +319,13 @@ fn host_address(endpoint: &v1::Endpoint, family: IpFamily) -> Result<IpAddr, Why
     address::parse_usable(text, family)
 }
 
-fn host(endpoint: &v1::Endpoint, address: IpAddr, node_name: &str) -> Endpoint {
-    let conditions = endpoint.conditions.as_ref();
-    Endpoint {
-        address,
-        port: 0,
-        ready: conditions.and_then(|is| is.ready).unwrap_or(true),
-        serving: conditions.and_then(|is| is.serving).unwrap_or(true),
-        terminating: conditions.and_then(|is| is.terminating).unwrap_or(false),
-        local: endpoint.node_name.as_deref() == Some(node_name),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_small() {
+        assert_eq!(size_of::<Host>(), 24);
+        assert!(size_of::<Endpoint>() <= 26);
     }
 }

@@ -5,20 +5,24 @@ mod endpoints;
 mod members;
 mod name;
 mod node;
+mod outside;
 mod pod;
 mod protocol;
 mod service;
 mod service_cidr;
 mod skipped;
+mod zones;
 
 pub use address::{Cidr, NotACidr};
 pub use endpoints::{Endpoint, Trigger};
 pub use name::ServiceName;
 pub use node::NodeView;
+pub use outside::Outside;
 pub use pod::OptedOut;
 pub use protocol::{IpFamily, Protocol};
 pub use service::StaysLocal;
 pub use skipped::{Skipped, Why};
+pub use zones::Hint;
 
 use crate::source::{Kind, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -29,6 +33,8 @@ use service::Exposed;
 use service_cidr::Ranges;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
+use zones::Zones;
 
 /// A Service and its endpoints, as far as they can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,10 @@ pub struct ServiceView {
     pub cluster_ips: Vec<IpAddr>,
     /// Its ports, in its own order.
     pub ports: Vec<PortView>,
+    /// How it can be dialled from outside.
+    pub outside: Outside,
+    /// A client's connections lead to the same endpoint, until there was none for this long.
+    pub affinity: Option<Duration>,
     /// Whether TCP sockets that are connected to it are closed when their backend goes.
     pub closes_tcp: bool,
     /// Its traffic policies.
@@ -58,7 +68,7 @@ pub struct PortView {
     pub port: u16,
     /// The port dialled on node addresses.
     pub node_port: Option<u16>,
-    /// Who may answer, of both families, each address and port once.
+    /// Who may answer, each address and port once, in their order: IPv4 before IPv6.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -82,6 +92,7 @@ pub struct Dirty {
 pub struct Cluster {
     node_name: String,
     node: Option<NodeView>,
+    zones: Zones,
     members: HashMap<ServiceName, Box<Members>>,
     owners: HashMap<ObjectKey, ServiceName>,
     unowned: BTreeMap<ObjectKey, Skipped>,
@@ -96,6 +107,7 @@ impl Cluster {
         Self {
             node_name: node_name.into(),
             node: None,
+            zones: Zones::default(),
             members: HashMap::new(),
             owners: HashMap::new(),
             unowned: BTreeMap::new(),
@@ -140,12 +152,14 @@ impl Cluster {
         let mut skipped = service.skipped.clone();
         skipped.extend(members.slices().flat_map(endpoints::Slice::skipped));
         let ports = service.ports.iter().map(|port| PortView {
-            endpoints: endpoints::merged(members.slices(), &port.name, port.protocol),
+            endpoints: endpoints::merged(members.slices(), port, &self.zones),
             ..port.clone()
         });
         Some(ServiceView {
             name: name.clone(),
             cluster_ips: service.cluster_ips.clone(),
+            outside: service.outside.clone(),
+            affinity: service.affinity,
             closes_tcp: service.closes_tcp,
             stays_local: service.stays_local,
             ports: ports.collect(),
@@ -219,7 +233,7 @@ impl Cluster {
             _ => self.remove_slice(&key),
         };
         let trigger = endpoints::trigger(slice);
-        let slice = endpoints::slice(&key, slice, &self.node_name);
+        let slice = endpoints::slice(&key, slice, &self.node_name, &mut self.zones);
         let members = self.members.entry(name.clone()).or_default();
         let changed = members.put(&name, &key.name, slice);
         self.owners.insert(key, name.clone());
@@ -259,10 +273,20 @@ impl Cluster {
             return Dirty::default();
         }
         self.node = node;
+        let zone = self.node.as_ref().and_then(|node| node.zone.as_deref());
+        let moved = self.zones.set_own(zone);
         Dirty {
+            services: if moved { self.hinted() } else { Vec::new() },
             node: true,
             ..Dirty::default()
         }
+    }
+
+    /// Names of the Services that have endpoints meant for some zones.
+    fn hinted(&self) -> Vec<ServiceName> {
+        let is_hinted = |members: &Members| members.slices().any(endpoints::Slice::has_zones);
+        let hinted = self.members.iter().filter(|(_, it)| is_hinted(it));
+        hinted.map(|(name, _)| name.clone()).collect()
     }
 
     fn set_pod(&mut self, key: ObjectKey, pod: PodView) -> Dirty {

@@ -51,10 +51,27 @@ pub enum Why {
     /// Neither `on` nor `off`.
     #[error("{0:?} is neither on nor off")]
     NeitherOnNorOff(String),
+    /// None of the words that have a meaning there.
+    #[error("{value:?} is not one of: {known}")]
+    UnknownValue {
+        /// What is there.
+        value: String,
+        /// What may be there.
+        known: &'static str,
+    },
+    /// How long a client is remembered is 1 to 86400 seconds.
+    #[error("{0} seconds are not between 1 and 86400")]
+    TimeoutOutOfRange(i32),
+    /// An address of a family of which there already is one.
+    #[error("{0} is the second cluster address of its family")]
+    SecondOfFamily(IpAddr),
+    /// Two ports of a Service can't be told apart.
+    #[error("another port has the same name and protocol: {0:?}")]
+    NameTaken(String),
     /// Ports are 1 to 65535.
     #[error("port {0} is not between 1 and 65535")]
     PortOutOfRange(i32),
-    /// Neither TCP nor UDP.
+    /// None of TCP, UDP and SCTP.
     #[error("protocol {0:?} is not supported")]
     UnsupportedProtocol(String),
     /// A Service none of whose ports can be used.
@@ -91,6 +108,10 @@ impl Why {
             Self::NotABool(_) => "not-a-bool",
             Self::NotATime(_) => "not-a-time",
             Self::NeitherOnNorOff(_) => "neither-on-nor-off",
+            Self::UnknownValue { .. } => "unknown-value",
+            Self::TimeoutOutOfRange(_) => "timeout-out-of-range",
+            Self::SecondOfFamily(_) => "second-of-family",
+            Self::NameTaken(_) => "name-taken",
             Self::PortOutOfRange(_) => "port-out-of-range",
             Self::UnsupportedProtocol(_) => "unsupported-protocol",
             Self::NoUsablePort => "no-usable-port",

@@ -1,8 +1,10 @@
 //! What may be dialled, and which backends answer.
 
 mod detect;
+mod dialled;
 mod locality;
 mod node_ports;
+mod topology;
 
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName, StaysLocal};
 pub use detect::{DetectLocal, NotAMode, NotAName};
@@ -10,10 +12,12 @@ pub use locality::{LocalGaps, local_gaps};
 pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 
 use crate::cluster::{Endpoint, PortView, ServiceView};
+use dialled::InFamily;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+use topology::backends;
 
 /// What must be known of the node besides the Service itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct NodeContext {
     pub primary_v6: Option<Ipv6Addr>,
     /// Addresses on which NodePorts are served.
     pub node_port_addresses: Vec<IpAddr>,
+    /// Whether addresses that Services claim to have outside are served.
+    pub external_ips: bool,
     /// Addresses of the node's devices, each with the name of a device that has it.
     pub local_addresses: LocalAddresses,
 }
@@ -41,6 +47,7 @@ impl NodeContext {
     ) -> Self {
         let mut node = Self {
             local_addresses,
+            external_ips: true,
             ..Self::default()
         };
         for address in addresses {
@@ -53,6 +60,14 @@ impl NodeContext {
         let primary: Vec<IpAddr> = v4.chain(node.primary_v6.map(IpAddr::V6)).collect();
         node.node_port_addresses = node_ports.of_node(&primary, &node.local_addresses);
         node
+    }
+
+    /// Its own address of a family.
+    pub fn primary(&self, family: IpFamily) -> Option<IpAddr> {
+        match family {
+            IpFamily::V4 => self.primary_v4.map(IpAddr::V4),
+            IpFamily::V6 => self.primary_v6.map(IpAddr::V6),
+        }
     }
 }
 
@@ -67,11 +82,11 @@ pub struct ServicePort {
     pub frontends: Vec<Frontend>,
     /// Who answers, and who only goes on with what it has begun, sorted by address and port.
     pub backends: Vec<Backend>,
-    /// Whose connections are for backends on this node alone.
+    /// Whose connections are for backends on this node alone; of clients outside only if they have a way in.
     pub stays_local: StaysLocal,
     /// A client's connections lead to the same backend, until there was none for this long.
     pub affinity: Option<Duration>,
-    /// Who may dial addresses of load balancers; `None`: everybody.
+    /// Who may dial addresses of load balancers; `None`: there is no such address, or everybody may.
     pub source_ranges: Option<Vec<Cidr>>,
     /// Whether TCP sockets that are connected to it are closed when their backend goes.
     pub closes_tcp: bool,
@@ -131,14 +146,25 @@ pub struct Backend {
 pub fn service_ports(view: &ServiceView, node: &NodeContext) -> Vec<ServicePort> {
     let mut cluster_ips = view.cluster_ips.clone();
     cluster_ips.sort_unstable();
+    let in_families = cluster_ips.into_iter().map(|cluster_ip| InFamily {
+        view,
+        node,
+        cluster_ip,
+    });
     let ports = view.ports.iter();
-    ports
-        .flat_map(|port| {
-            cluster_ips
-                .iter()
-                .map(move |&ip| service_port(view, port, ip, node))
-        })
-        .collect()
+    let ports = ports.flat_map(|port| {
+        let in_families = in_families.clone();
+        in_families.map(move |service| service_port(service, port))
+    });
+    ports.collect()
+}
+
+/// The Service's cluster addresses at which nothing but its ports may be dialled: those that this node does not
+/// have itself.
+pub fn active_addresses(view: &ServiceView, node: &NodeContext) -> Vec<IpAddr> {
+    let addresses = view.cluster_ips.iter().copied();
+    let active = addresses.filter(|ip| !node.local_addresses.contains_key(ip));
+    active.collect()
 }
 
 /// The Service's cluster addresses that this node itself has: what listens there (a cache of DNS, say)
@@ -153,70 +179,28 @@ pub fn left_alone<'a>(
     })
 }
 
-fn service_port(
-    view: &ServiceView,
-    port: &PortView,
-    cluster_ip: IpAddr,
-    node: &NodeContext,
-) -> ServicePort {
-    let family = IpFamily::of(cluster_ip);
+fn service_port(service: InFamily<'_>, port: &PortView) -> ServicePort {
+    let view = service.view;
     ServicePort {
         name: port.name.clone(),
-        family,
-        frontends: frontends(port, cluster_ip, node),
-        backends: backends(&port.endpoints, family),
-        stays_local: StaysLocal::default(),
-        affinity: None,
-        source_ranges: None,
+        family: service.family(),
+        frontends: service.frontends(port),
+        backends: backends(of_family(&port.endpoints, service.family())),
+        stays_local: service.stays_local(port),
+        affinity: view.affinity,
+        source_ranges: service.source_ranges(),
         closes_tcp: view.closes_tcp,
     }
 }
 
-fn frontends(port: &PortView, cluster_ip: IpAddr, node: &NodeContext) -> Vec<Frontend> {
-    let frontend = |address, number, kind| Frontend {
-        address,
-        port: number,
-        protocol: port.protocol,
-        kind,
-    };
-    let mut frontends = Vec::new();
-    if !node.local_addresses.contains_key(&cluster_ip) {
-        frontends.push(frontend(cluster_ip, port.port, FrontendKind::ClusterIp));
+/// IPv4 comes first.
+fn of_family(endpoints: &[Endpoint], family: IpFamily) -> &[Endpoint] {
+    let (v4, v6) = endpoints.split_at(endpoints.partition_point(|it| it.address.is_ipv4()));
+    match family {
+        IpFamily::V4 => v4,
+        IpFamily::V6 => v6,
     }
-    let node_addresses = node.node_port_addresses.iter();
-    let node_addresses = node_addresses.filter(|&&ip| IpFamily::of(ip) == IpFamily::of(cluster_ip));
-    if let Some(number) = port.node_port {
-        frontends.extend(node_addresses.map(|&ip| frontend(ip, number, FrontendKind::NodePort)));
-    }
-    frontends.sort_unstable();
-    frontends.dedup();
-    frontends
 }
 
-/// The ready endpoints; if there are none, those that are on their way out but still answer.
-fn backends(endpoints: &[Endpoint], family: IpFamily) -> Vec<Backend> {
-    let chosen = |wanted: fn(&Endpoint) -> bool| {
-        let of_family = endpoints
-            .iter()
-            .filter(|it| IpFamily::of(it.address) == family);
-        let chosen = of_family.filter(|it| wanted(it)).map(backend);
-        chosen.collect::<Vec<_>>()
-    };
-    let mut backends = chosen(|it| it.ready);
-    if backends.is_empty() {
-        backends = chosen(|it| it.serving && it.terminating);
-    }
-    backends.sort_unstable();
-    backends.dedup_by_key(|backend| (backend.address, backend.port));
-    backends
-}
-
-fn backend(endpoint: &Endpoint) -> Backend {
-    Backend {
-        address: endpoint.address,
-        port: endpoint.port,
-        local: endpoint.local,
-        in_local: endpoint.local,
-        in_cluster: true,
-    }
-}
+#[cfg(test)]
+mod tests;

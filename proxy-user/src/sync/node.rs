@@ -83,7 +83,8 @@ impl<D: Datapath> Sync<D> {
         let before = std::mem::replace(&mut self.node, node);
         let is_same = before.primary_v4 == self.node.primary_v4
             && before.primary_v6 == self.node.primary_v6
-            && before.node_port_addresses == self.node.node_port_addresses;
+            && before.node_port_addresses == self.node.node_port_addresses
+            && before.external_ips == self.node.external_ips;
         if !is_same {
             self.mark_all();
         }

@@ -1,8 +1,8 @@
 //! What the rows of Services add up to, kept up to date Service by Service: looking at all of them takes too long.
 
 use super::{Entry, PerFamily, Sync};
-use crate::cluster::{IpFamily, ServiceName, ServiceView, Skipped};
-use crate::frontend::local_gaps;
+use crate::cluster::{IpFamily, ServiceName, Skipped};
+use crate::frontend::{ServicePort, local_gaps};
 use proxy_common::{AddrV4, AddrV6};
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
@@ -26,8 +26,8 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
-    pub(super) fn of(view: &ServiceView) -> Self {
-        let [v4, v6] = IpFamily::ALL.map(|family| local_gaps(view, family));
+    pub(super) fn of(ports: &[ServicePort]) -> Self {
+        let [v4, v6] = IpFamily::ALL.map(|family| local_gaps(ports, family));
         Self {
             internal: PerFamily {
                 v4: v4.internal,

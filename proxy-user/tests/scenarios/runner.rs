@@ -262,6 +262,7 @@ fn key(line: &str) -> ObjectKey {
         "EndpointSlice" => Kind::EndpointSlice,
         "Node" => Kind::Node,
         "Pod" => Kind::Pod,
+        "ServiceCIDR" => Kind::ServiceCidr,
         other => panic!("no such kind: {other}"),
     };
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));
