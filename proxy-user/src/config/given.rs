@@ -185,7 +185,7 @@ mod tests {
     fn what_asks_for_something_else_is_refused_by_name() {
         let cases = [
             ("--cleanup", "ferrule cleanup removes"),
-            ("--init-only=true", "by each start"),
+            ("--init-only=true", "ferrule init makes"),
             ("--proxy-mode=userspace", "neither"),
         ];
         for (flag, why) in cases {

@@ -14,7 +14,7 @@ use tracing::warn;
 /// Settings that may change while the loop runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
-    /// Ranges that count as inside of the cluster; the first of each family.
+    /// Ranges of the cluster's pods; the first of each family.
     pub cluster_cidrs: Vec<Cidr>,
     /// On which of the node's addresses NodePorts are served.
     pub node_ports: NodePortAddresses,

@@ -122,7 +122,7 @@ fn the_file_of_kube_proxy_counts_and_is_followed() {
     change_others(&stage, "add");
     let (own, others) = (stage.cluster.node(1).addresses(), others(&stage));
     let all = [own, others].concat();
-    let mut map = ConfigMap::new(&stage, &config("mode: ''\nconntrack: {maxPerCore: 32768}"));
+    let mut map = ConfigMap::new(&stage, &config("mode: ''\noomScoreAdj: -998"));
     drop(stage.take_agent(1));
     let file = map.file().display().to_string();
     let node = stage.cluster.node(1);
@@ -131,7 +131,7 @@ fn the_file_of_kube_proxy_counts_and_is_followed() {
     agent.wait_synced(crate::stage::START).unwrap();
     let log = agent.log();
     for said in [
-        "without a meaning here: conntrack.maxPerCore",
+        "without a meaning here: oomScoreAdj",
         "do not count, because",
         "NodePorts are served on all addresses of the node, as kube-proxy does in mode iptables",
     ] {
@@ -205,7 +205,10 @@ fn an_agent_with_a_wrong_file_does_not_start_and_says_why() {
 
     fs::write(
         &file,
-        config("mode: ipvs\nipvs: {scheduler: rr}\nnewField: 1"),
+        config(
+            "mode: ipvs\nipvs: {scheduler: rr}\nnewField: 1\ndetectLocalMode: InterfaceNamePrefix\n\
+             detectLocal: {interfaceNamePrefix: veth}\nconntrack: {maxPerCore: 0, udpTimeout: 10s}",
+        ),
     )
     .unwrap();
     let checked = run("--check-config", &[]);
@@ -214,10 +217,17 @@ fn an_agent_with_a_wrong_file_does_not_start_and_says_why() {
     for line in [
         "newField: there is no such field",
         "NodePorts on: all",
-        "ipvs.scheduler  rr",
+        "Pods known by: InterfaceNamePrefix, veth*",
+        "All flows to ClusterIPs masked: no",
+        "ExternalIPs served: yes",
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait = 3600",
+        "net.netfilter.nf_conntrack_udp_timeout = 10",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
+    let of_fields = ["ipvs.scheduler", "conntrack.maxPerCore"];
+    assert!(of_fields.iter().all(|it| said.contains(it)), "{said}");
+    assert!(!said.contains("nf_conntrack_max ="), "{said}");
     assert!(!folder.join("run").exists(), "nothing else is touched");
     fs::remove_dir_all(&folder).unwrap();
 }

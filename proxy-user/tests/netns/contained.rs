@@ -7,7 +7,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use xtask::cluster::Node;
+use xtask::cluster::{CLUSTER_CIDR, Node};
 
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const ACCEPT_LOCAL: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
@@ -48,12 +48,21 @@ fn capabilities() -> &'static str {
     }
 }
 
-fn init(node: &Node) -> String {
+/// What the agent gets, too.
+const CONFIG: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+conntrack: {tcpCloseWaitTimeout: 30m, udpTimeout: 50s}
+";
+const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+
+fn init(node: &Node, config: &Path) -> String {
     let paths = node.paths();
     let mut command = Command::new(binary());
     command.arg("init");
     command.arg("--bpffs").arg(&paths.bpffs);
     command.arg("--run-dir").arg(&paths.run_dir);
+    command.arg("--config").arg(config);
     run(node, command)
 }
 
@@ -70,6 +79,7 @@ fn reset(node: &Node) {
     let reset = || {
         std::fs::write(RESERVED, "\n").unwrap();
         std::fs::write(ACCEPT_LOCAL, "0").unwrap();
+        std::fs::write(CLOSE_WAIT, "60").unwrap();
     };
     node.namespace().run(reset).unwrap();
 }
@@ -85,8 +95,17 @@ fn an_agent_in_its_pod_serves_with_what_init_has_prepared() {
     stage.take_agent(1).kill().unwrap();
     let node = stage.cluster.node(1);
     reset(node);
-    let said = init(node);
-    assert!(said.contains("reserved ports: 1024-32767"), "{said}");
+    let config = stage.cluster.folder().join("config.yaml");
+    let text = format!("{CONFIG}clusterCIDR: {CLUSTER_CIDR}\n");
+    std::fs::write(&config, text).unwrap();
+    let said = init(node, &config);
+    for done in [
+        "reserved ports: 1024-32767",
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait: 1800",
+        "net.netfilter.nf_conntrack_udp_timeout: 50",
+    ] {
+        assert!(said.contains(done), "{done}: {said}");
+    }
     let mode = node
         .paths()
         .run_dir
@@ -97,7 +116,8 @@ fn an_agent_in_its_pod_serves_with_what_init_has_prepared() {
     assert_eq!(mode & 0o777, 0o700);
     let run_dir = bind(&node.paths().run_dir);
     let script = pod(&stage, &format!("{run_dir}\n{READ_ONLY}"));
-    let mut agent = node.start_agent(&script, &[]).unwrap();
+    let file = config.display().to_string();
+    let mut agent = node.start_agent(&script, &["--config", &file]).unwrap();
     agent.wait_synced(START).unwrap();
     let status = agent.status().unwrap();
     assert_eq!(status["agent"]["warnings"].to_string(), "[]");
@@ -110,7 +130,7 @@ fn an_agent_in_its_pod_serves_with_what_init_has_prepared() {
     assert_eq!(effective & !(1 << 24), wanted, "{effective:x}");
     stage.agents[0] = Some(agent);
     expect_service(&stage);
-    let again = init(stage.cluster.node(1));
+    let again = init(stage.cluster.node(1), &config);
     assert_eq!(again, said, "it can be run beside an agent");
 }
 
@@ -134,6 +154,43 @@ fn init_mounts_bpffs_once_and_only_warns_of_settings() {
     let warning = "ferrule: warning: net.ipv4.ip_local_reserved_ports is not set to 1024-32767";
     assert_eq!(said.matches(warning).count(), 2, "{said}");
     assert!(said.contains("Read-only file system"), "{said}");
+}
+
+#[test]
+fn init_makes_room_for_what_netfilter_is_to_track() {
+    let stage = Stage::new(&[]);
+    // The real ones are the machine's.
+    let settings = stage.cluster.folder().join("netfilter");
+    std::fs::create_dir(&settings).unwrap();
+    let write = |name: &str, value: &str| std::fs::write(settings.join(name), value).unwrap();
+    let read = |name: &str| std::fs::read_to_string(settings.join(name)).unwrap();
+    let init = |more: &str| {
+        let script = format!(
+            "mount --bind {} /proc/sys/net/netfilter || exit 1
+             exec {} init --bpffs {folder}/bpf --run-dir {folder}/run --conntrack-min 600000 {more}",
+            settings.display(),
+            binary().display(),
+            folder = stage.cluster.folder().display(),
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        run(stage.cluster.node(1), command)
+    };
+    write("nf_conntrack_max", "262144\n");
+    write("nf_conntrack_buckets", "262144\n");
+    let said = init("--conntrack-max-per-core 1 --conntrack-tcp-be-liberal");
+    assert!(said.contains("nf_conntrack_max: 600000"), "{said}");
+    assert_eq!(read("nf_conntrack_max"), "600000");
+    assert_eq!(read("nf_conntrack_buckets"), "262144\n", "enough");
+    write("nf_conntrack_buckets", "65536\n");
+    init("--conntrack-max-per-core 1");
+    assert_eq!(read("nf_conntrack_buckets"), "150000");
+    write("nf_conntrack_max", "1000\n");
+    init("--conntrack-max-per-core 0");
+    assert_eq!(read("nf_conntrack_max"), "1000\n", "it is left alone");
+    let count = std::fs::read_dir(&settings).unwrap().count();
+    assert_eq!(count, 2, "what is not there is not made: {said}");
+    assert!(!said.contains("warning: net.netfilter"), "{said}");
 }
 
 /// What an agent says that does not come up.

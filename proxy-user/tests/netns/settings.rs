@@ -10,6 +10,12 @@ use xtask::cluster::Namespace;
 
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const ACCEPT_LOCAL: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
+const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const ESTABLISHED: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+const BE_LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
+const UDP: &str = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout";
+const UDP_STREAM: &str = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream";
 
 /// All of it by one call: the kernel returns nothing to a second one.
 fn read(place: &Namespace, path: &str) -> String {
@@ -51,6 +57,39 @@ fn ports_are_reserved_beside_those_of_others() {
     );
 }
 
+fn write(place: &Namespace, path: &str, value: &str) {
+    let write = || std::fs::write(path, value).unwrap();
+    place.run(write).unwrap();
+}
+
+#[test]
+fn netfilter_is_set_as_by_kube_proxy_but_for_what_is_the_machines() {
+    let machines = std::fs::read_to_string(MAX).unwrap();
+    let mut stage = Stage::new(&[]);
+    let place = stage.cluster.node(1).namespace().clone();
+    assert_eq!(read(&place, ESTABLISHED), "86400");
+    assert_eq!(read(&place, CLOSE_WAIT), "3600");
+    let status = stage.agent(1).status().unwrap();
+    assert_eq!(status["agent"]["warnings"].to_string(), "[]");
+
+    let others = [ESTABLISHED, CLOSE_WAIT, BE_LIBERAL, UDP, UDP_STREAM];
+    for (path, value) in others.iter().zip(["777", "778", "0", "779", "780"]) {
+        write(&place, path, value);
+    }
+    let flags = [
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=20m",
+        "--conntrack-tcp-be-liberal",
+        "--conntrack-udp-timeout=1500ms",
+    ];
+    stage.restart_agent(1, &flags);
+    let now = others.map(|path| read(&place, path));
+    assert_eq!(now, ["777", "1200", "1", "2", "780"]);
+    let status = stage.agent(1).status().unwrap();
+    assert_eq!(status["agent"]["warnings"].to_string(), "[]");
+    assert_eq!(std::fs::read_to_string(MAX).unwrap(), machines);
+}
+
 /// The agent as it runs in a container: nothing below /proc/sys can be written.
 fn without_settings(stage: &Stage) -> PathBuf {
     let script = stage.cluster.folder().join("ferrule-contained");
@@ -74,6 +113,7 @@ fn an_agent_that_can_not_set_anything_says_what_should_be_set() {
     let reset = || {
         std::fs::write(RESERVED, "\n").unwrap();
         std::fs::write(ACCEPT_LOCAL, "0").unwrap();
+        std::fs::write(CLOSE_WAIT, "60").unwrap();
     };
     node.namespace().run(reset).unwrap();
     let mut agent = node.start_agent(&script, &[]).unwrap();
@@ -81,10 +121,15 @@ fn an_agent_that_can_not_set_anything_says_what_should_be_set() {
     let wanted = [
         "net.ipv4.ip_local_reserved_ports is not set to 1024-32767",
         "net.ipv4.conf.lo.accept_local is not set to 1",
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait is not set to 3600",
     ];
     let status = agent.status().unwrap();
     assert!(status["agent"]["reserved_ports"].is_null());
     let warnings = status["agent"]["warnings"].to_string();
+    let others = ["nf_conntrack_max", "timeout_established"];
+    for is_fine in others {
+        assert!(!warnings.contains(is_fine), "{warnings}");
+    }
     for wanted in wanted {
         assert!(warnings.contains(wanted), "{warnings}");
         assert!(agent.log().contains(wanted), "{}", agent.log());

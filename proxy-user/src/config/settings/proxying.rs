@@ -244,7 +244,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     flags(
         &[("init-only", Bool)],
         Refused,
-        "settings of the kernel are made by each start",
+        "`ferrule init` makes settings of the kernel, and so does each start",
     ),
     flags(
         &[("write-config-to", Value)],
