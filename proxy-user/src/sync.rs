@@ -3,6 +3,7 @@
 //! One owner of everything, no locks. What is in the maps (`actual`) advances op by op after
 //! success, so that an error leaves nothing to roll back: the next turn goes on from there.
 
+mod names;
 mod node;
 mod progress;
 mod publish;
@@ -13,6 +14,7 @@ mod tally;
 mod vitals;
 mod write;
 
+pub use names::{At, NotAPlace};
 pub use node::Followed;
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 pub use vitals::{NodeState, Vitals};
@@ -96,8 +98,14 @@ struct Entry {
     tally: Tally,
 }
 
-/// Asks a running loop for its state.
-pub type ReportRequest = oneshot::Sender<Report>;
+/// Asks a running loop.
+#[derive(Debug)]
+pub enum Request {
+    /// For its state.
+    Report(oneshot::Sender<Report>),
+    /// For the name of what is dialled here.
+    Name(At, oneshot::Sender<Option<String>>),
+}
 
 impl<D: Datapath> Sync<D> {
     /// Reads what an earlier run has left in the maps. Nothing is written before
