@@ -25,6 +25,7 @@ use crate::datapath::object::{self, Options, Sizes};
 use crate::datapath::pins::Pins;
 use crate::datapath::sweep::{self, Sweep};
 use crate::flows::FlowReport;
+use crate::health::HealthCheckServers;
 use crate::metrics::{DeviceMetrics, Part, ProbeMetrics, ProblemMetrics, Sources};
 use crate::sync::{Settings, Sync, Vitals};
 use anyhow::{Context as _, Result, bail};
@@ -106,6 +107,7 @@ fn set_up(run: &Run) -> Result<Parts> {
         },
         log_decisions: run.log_decisions,
         has_fast_lane: !run.fast_lane.is_off(),
+        has_random_in_packet: false,
         features: features.clone(),
     })?;
     let log = run
@@ -165,6 +167,7 @@ async fn serve(
         origin,
         events,
         watches,
+        notices,
         until,
     } = follow(&run.source, &name).await?;
     let parts = set_up(run)?;
@@ -195,9 +198,10 @@ async fn serve(
         watches: watches.clone(),
         started,
     };
-    // A folder of manifests may lack the Node.
-    let needs_node = run.source.manifests.is_none();
-    let listeners = Listeners::new(run, parts.sync.vitals(), needs_node, sources);
+    let doctor = listeners::doctor(run, parts.sync.vitals());
+    let checks = parts.sync.health_checks();
+    let health_checks = HealthCheckServers::new(checks, doctor.clone(), &name, notices);
+    let listeners = Listeners::new(run, doctor, health_checks, sources);
     let server = report::Server {
         socket: report::socket(&run.place.run_dir),
         sync: requests_in,

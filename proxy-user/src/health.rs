@@ -1,8 +1,12 @@
 //! Whether the agent does its work, and whether load balancers may send this node connections: decided as
 //! kube-proxy does.
 
+mod check;
+mod checks;
 mod server;
 
+pub use check::check_routes;
+pub use checks::HealthCheckServers;
 pub use server::{health_routes, metrics_routes};
 
 use crate::cluster::IpFamily;
@@ -10,6 +14,7 @@ use crate::sync::{NodeState, Vitals};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// How health is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,25 @@ pub struct Criteria {
     pub patience: Duration,
     /// Whether a node whose object was never seen is not eligible. A folder of manifests may lack it.
     pub needs_node: bool,
+}
+
+/// Who answers for the agent's health.
+#[derive(Clone, Debug)]
+pub struct Doctor {
+    vitals: watch::Receiver<Vitals>,
+    criteria: Criteria,
+}
+
+impl Doctor {
+    /// Of the loop with these vitals.
+    pub const fn new(vitals: watch::Receiver<Vitals>, criteria: Criteria) -> Self {
+        Self { vitals, criteria }
+    }
+
+    /// How it is now.
+    pub fn judge(&self) -> Health {
+        self.criteria.judge(&self.vitals.borrow(), Instant::now())
+    }
 }
 
 /// A judgement.

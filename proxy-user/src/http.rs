@@ -50,12 +50,17 @@ pub struct Place {
 pub async fn serve(place: Place, router: Router, unbound: impl Fn(Option<String>)) -> Result<()> {
     let listener = bind(&place, &unbound).await?;
     unbound(None);
-    let mut clients = Clients::default();
+    answer_all(&listener, router, CONNECTIONS).await
+}
+
+/// Answers whoever comes, so many at once; for ever.
+pub async fn answer_all(listener: &TcpListener, router: Router, connections: usize) -> ! {
+    let mut clients = Clients::of(connections);
     loop {
         match listener.accept().await {
             Ok((client, _)) => clients.answer(client, router.clone()),
             Err(error) => {
-                debug!("{}: {error}", place.address);
+                debug!("a connection is not to be had: {error}");
                 sleep(PAUSE).await;
             }
         }
@@ -91,10 +96,13 @@ async fn bind(place: &Place, unbound: &impl Fn(Option<String>)) -> Result<TcpLis
 /// in Go; IPv4 alone where there is no IPv6.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if !address.ip().is_unspecified() {
-        return open(address);
+        return listen_in_family(address);
     }
-    match open((Ipv6Addr::UNSPECIFIED, address.port()).into()) {
-        Err(error) if address.is_ipv4() && lacks_ipv6(&error) => open(address),
+    match open(
+        (Ipv6Addr::UNSPECIFIED, address.port()).into(),
+        Families::Both,
+    ) {
+        Err(error) if address.is_ipv4() && lacks_ipv6(&error) => listen_in_family(address),
         outcome => outcome,
     }
 }
@@ -106,11 +114,26 @@ fn lacks_ipv6(error: &io::Error) -> bool {
         .contains(&code)
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens at an address of one family; the other one's stays free even where it stands for all.
+///
+/// # Errors
+/// The kernel's.
+pub fn listen_in_family(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, Families::One)
+}
+
+/// Who may connect to an IPv6 address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Families {
+    One,
+    Both,
+}
+
+fn open(address: SocketAddr, families: Families) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         // What net.ipv6.bindv6only says is for others.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(families == Families::One)?;
     }
     // Connections of an earlier agent that are not quite over don't matter.
     socket.set_reuse_address(true)?;
@@ -135,17 +158,25 @@ fn complaint_of(place: &Place, error: &io::Error) -> String {
 }
 
 /// Connections, the oldest first.
-#[derive(Default)]
 struct Clients {
+    most: usize,
     tasks: JoinSet<()>,
     handles: VecDeque<AbortHandle>,
 }
 
 impl Clients {
+    fn of(most: usize) -> Self {
+        Self {
+            most,
+            tasks: JoinSet::new(),
+            handles: VecDeque::new(),
+        }
+    }
+
     fn answer(&mut self, client: TcpStream, router: Router) {
         while self.tasks.try_join_next().is_some() {}
         self.handles.retain(|handle| !handle.is_finished());
-        if self.handles.len() >= CONNECTIONS
+        if self.handles.len() >= self.most
             && let Some(oldest) = self.handles.pop_front()
         {
             oldest.abort();
@@ -161,6 +192,8 @@ async fn one_request(client: TcpStream, router: Router) {
         .header_read_timeout(HEADERS)
         .max_buf_size(LONGEST_REQUEST)
         .keep_alive(false)
+        // As kube-proxy writes them.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(client), TowerToHyperService::new(router));
     match timeout(CONNECTION, connection).await {
         Ok(Ok(())) => {}
@@ -264,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_stands_for_all_answers_in_both_families() {
         for any in ["0.0.0.0:0", "[::]:0"] {
-            let free = open(any.parse().unwrap()).unwrap();
+            let free = open(any.parse().unwrap(), Families::Both).unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
             let server = tokio::spawn(serve(place(address, true), router(), drop));
@@ -275,6 +308,14 @@ mod tests {
             }
             server.abort();
         }
+    }
+
+    #[tokio::test]
+    async fn the_address_of_one_family_leaves_the_other_ones_free() {
+        let v4 = listen_in_family("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = v4.local_addr().unwrap().port();
+        let v6 = listen_in_family((Ipv6Addr::UNSPECIFIED, port).into());
+        assert!(v6.is_ok(), "{v6:?}");
     }
 
     #[test]

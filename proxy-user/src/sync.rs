@@ -3,8 +3,10 @@
 //! One owner of everything, no locks. What is in the maps (`actual`) advances op by op after
 //! success, so that an error leaves nothing to roll back: the next turn goes on from there.
 
+mod health_checks;
 mod names;
 mod node;
+mod orphans;
 mod progress;
 mod publish;
 mod report;
@@ -14,6 +16,7 @@ mod tally;
 mod vitals;
 mod write;
 
+pub use health_checks::HealthChecks;
 pub use names::{At, NotAPlace};
 pub use node::Followed;
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
@@ -21,7 +24,7 @@ pub use vitals::{NodeState, Vitals};
 
 use crate::cluster::{Cluster, Dirty, OptedOut, ServiceName, Skipped};
 use crate::datapath::{Datapath, Error};
-use crate::frontend::{LocalAddresses, NodeContext, left_alone, service_ports};
+use crate::frontend::{HealthCheck, LocalAddresses, NodeContext, left_alone, service_ports};
 use crate::metrics::LoopMetrics;
 use crate::source::{Event, Kind};
 use crate::tables::{Batch, Encoded, Freed, Ids, Orphans, ServiceTables, Sockets, encode};
@@ -81,6 +84,7 @@ pub struct Sync<D> {
     skipped: BTreeMap<&'static str, usize>,
     metrics: LoopMetrics,
     vitals: watch::Sender<Vitals>,
+    health_checks: watch::Sender<HealthChecks>,
 }
 
 /// A Service and its rows.
@@ -94,6 +98,8 @@ struct Entry {
     /// A map is too full for what the Service needs; `desired` is not that then.
     lacks_room: bool,
     gaps: Gaps,
+    /// Few Services have one.
+    health_check: Option<Box<HealthCheck>>,
     /// As it was last counted.
     tally: Tally,
 }
@@ -141,12 +147,8 @@ impl<D: Datapath> Sync<D> {
             skipped: BTreeMap::new(),
             metrics: LoopMetrics::default(),
             vitals: watch::Sender::new(Vitals::default()),
+            health_checks: watch::Sender::default(),
         })
-    }
-
-    /// Whether an earlier run has left rows of Services, and nothing has become of them yet.
-    pub fn has_found_rows(&self) -> bool {
-        !self.orphans.is_empty()
     }
 
     /// Takes in a batch of events and writes what follows from them. What can't be written is
@@ -289,6 +291,7 @@ impl<D: Datapath> Sync<D> {
         let mut entry = self.services.remove(name).unwrap_or_default();
         entry.served = view.is_some();
         entry.gaps = Gaps::of(&ports);
+        entry.health_check = view.as_ref().and_then(|view| self.health_check(view));
         let rows = self.orphans.take(&ports);
         self.adopt(name, &mut entry, rows);
         self.abandon(&mut entry);
@@ -332,23 +335,6 @@ impl<D: Datapath> Sync<D> {
     fn free(&mut self, freed: Vec<Freed>) {
         let waiting = self.ids.free(freed);
         self.dirty.extend(waiting);
-    }
-
-    /// Makes the rows of an earlier run that no Service has asked for go away.
-    fn disown(&mut self) {
-        let mut names = Vec::new();
-        while let Some((id, rows)) = self.orphans.pop() {
-            // No object can have an empty namespace.
-            let name = ServiceName::new("", format!("orphan-{id}"));
-            let mut entry = Box::new(Entry {
-                desired: Some(Box::default()),
-                ..Entry::default()
-            });
-            self.adopt(&name, &mut entry, rows);
-            self.services.insert(name.clone(), entry);
-            names.push(name);
-        }
-        self.settle(&names);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What kube-proxy's own tests say about objects, word for word: which Services and endpoints it sees, which of
 //! them it chooses, and what it counts. Packets are another ring's.
+#![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
 #[path = "conformance_units/cases.rs"]
 mod cases;

@@ -38,6 +38,8 @@ mod foreign;
 mod fragments;
 #[path = "netns/health.rs"]
 mod health;
+#[path = "netns/health_checks.rs"]
+mod health_checks;
 #[path = "netns/hops.rs"]
 mod hops;
 #[path = "netns/host.rs"]

@@ -7,7 +7,7 @@
 //! - `apply`: manifests; `delete`: `Kind namespace/name`
 //! - `local`: addresses of the node's devices, `IP DEVICE`
 //! - `restart`: the agent is killed and started again
-//! - `expect`: the maps, then what is skipped or can't be written
+//! - `expect`: the maps, then what load balancers are told, what is skipped or can't be written
 
 #[expect(dead_code, reason = "shared with ring 3, which asks for more")]
 #[path = "scenarios/runner.rs"]
@@ -66,6 +66,7 @@ scenarios! {
     endpoints_come_and_go "endpoints-come-and-go"
     external_ips "external-ips"
     external_traffic_policy "external-traffic-policy"
+    health_check "health-check"
     ignored "ignored"
     internal_traffic_policy "internal-traffic-policy"
     list_and_multidoc "list-and-multidoc"

@@ -1,4 +1,5 @@
-//! The object of the benchmarks: what the datapath is compared with, and what replays a packet.
+//! The object of benchmarks and of the conformance ring: what the datapath is compared with, what replays a
+//! packet, and the decision about one by itself.
 //!
 //! BPF_PROG_TEST_RUN runs a program again and again on one packet, as the run before has left it. The
 //! `replay` programs give the packet its headers back and jump to the program under test; the `vary`

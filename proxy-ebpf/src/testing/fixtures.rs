@@ -7,6 +7,7 @@ mod icmp;
 mod ipv4;
 mod journeys;
 mod oddities;
+mod policies;
 mod refusals;
 
 use crate::testing::{PacketBuilder, Step, World, tcp, udp};
@@ -92,6 +93,7 @@ pub fn fixtures() -> Vec<Fixture> {
                 .into_iter()
                 .chain(icmp::errors(places, proto, make))
                 .chain(refusals::refusals(places, proto, make))
+                .chain(policies::policies(places, proto, make))
                 .chain(fragments::fragments(places, proto, make))
             {
                 all.push(Fixture {
@@ -107,6 +109,7 @@ pub fn fixtures() -> Vec<Fixture> {
             .chain(confirmed::confirmed(places))
             .chain(icmp::oddities(places))
             .chain(refusals::oddities(places))
+            .chain(policies::oddities(places))
             .chain(fragments::oddities(places))
         {
             all.push(Fixture {

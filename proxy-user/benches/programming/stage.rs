@@ -49,6 +49,7 @@ impl Stage {
             sizes: Sizes::DEFAULT,
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used()?,
         })?;
         ensure!(!loaded.adopted, "maps of an earlier run are there");

@@ -59,6 +59,7 @@ impl Ferrule {
             sizes: Sizes::DEFAULT,
             log_decisions: false,
             has_fast_lane: at == At::FastDevices,
+            has_random_in_packet: false,
             features: features.clone(),
         })?;
         let mut sync = Sync::new(settings(node), loaded.kernel)?;

@@ -39,6 +39,7 @@ impl Hooked {
             },
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used()?,
         })?;
         let config = NodeConfig {

@@ -110,6 +110,7 @@ impl Lab {
             },
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let mut product = object::load(&options)?;

@@ -1,12 +1,13 @@
 //! What the agent answers over HTTP.
 
 use crate::config::Run;
-use crate::health::{Criteria, health_routes, metrics_routes};
+use crate::health::{Criteria, Doctor, HealthCheckServers, health_routes, metrics_routes};
 use crate::http::{Place, serve};
 use crate::metrics::{Metrics, Part, ProbeMetrics, ProblemMetrics, Sources};
 use crate::sync::Vitals;
 use anyhow::Result;
 use axum::Router;
+use futures_util::FutureExt as _;
 use std::net::SocketAddr;
 use tokio::sync::watch;
 use tokio::try_join;
@@ -14,13 +15,38 @@ use tokio::try_join;
 /// kube-proxy, with its ports.
 const OTHER_OWNER: (&str, [u16; 2]) = ("kube-proxy", [10256, 10249]);
 
-/// Why the address of health and that of metrics can't be bound, if so.
-pub(super) type Unbound = [watch::Receiver<Option<String>>; 2];
+/// What can't be bound, and why.
+pub(super) struct Unbound {
+    /// Of the address of health, and that of metrics.
+    pub(super) addresses: [watch::Receiver<Option<String>>; 2],
+    /// Of health check node ports.
+    pub(super) health_checks: watch::Receiver<Vec<String>>,
+}
 
-/// Both addresses, and what is served there.
+impl Unbound {
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let addresses = self.addresses.iter();
+        let mut complaints: Vec<_> = addresses.filter_map(|it| it.borrow().clone()).collect();
+        complaints.extend(self.health_checks.borrow().iter().cloned());
+        complaints
+    }
+}
+
+/// Who answers for the agent's health, as the flags have it.
+pub(super) fn doctor(run: &Run, vitals: watch::Receiver<Vitals>) -> Doctor {
+    let criteria = Criteria {
+        patience: 2 * run.sync_period(),
+        // A folder of manifests may lack the Node.
+        needs_node: run.source.manifests.is_none(),
+    };
+    Doctor::new(vitals, criteria)
+}
+
+/// All addresses, and what is served there.
 pub(super) struct Listeners {
     health: Listener,
     metrics: Listener,
+    health_checks: HealthCheckServers,
     problems: ProblemMetrics,
 }
 
@@ -31,36 +57,36 @@ struct Listener {
 }
 
 impl Listeners {
-    /// As the flags have it. `needs_node`: whether there must be a Node object.
+    /// As the flags have it.
     pub(super) fn new(
         run: &Run,
-        vitals: watch::Receiver<Vitals>,
-        needs_node: bool,
+        doctor: Doctor,
+        health_checks: HealthCheckServers,
         sources: Sources,
     ) -> Self {
-        let criteria = Criteria {
-            patience: 2 * run.sync_period(),
-            needs_node,
-        };
         let probes: ProbeMetrics = sources.probes.clone();
         let place = |what, address| place(what, address, run.bind_address_hard_fail());
         let problems = sources.problems.clone();
         Self {
             health: Listener::new(run.healthz_bind_address().map(|address| {
-                let routes = health_routes(vitals, criteria, probes);
+                let routes = health_routes(doctor, probes);
                 (place("health", address), routes)
             })),
             metrics: Listener::new(run.metrics_bind_address().map(|address| {
                 let routes = metrics_routes(Metrics::new(sources));
                 (place("metrics", address), routes)
             })),
+            health_checks,
             problems,
         }
     }
 
     /// For `ferrule status`.
     pub(super) fn unbound(&self) -> Unbound {
-        [&self.health, &self.metrics].map(|listener| listener.unbound.subscribe())
+        Unbound {
+            addresses: [&self.health, &self.metrics].map(|listener| listener.unbound.subscribe()),
+            health_checks: self.health_checks.complaints(),
+        }
     }
 
     /// Serves for ever.
@@ -71,13 +97,24 @@ impl Listeners {
         let Self {
             health,
             metrics,
+            health_checks,
             problems,
         } = self;
+        let complaints = health_checks.complaints();
         try_join!(
             health.serve(Part::HealthPort, &problems),
-            metrics.serve(Part::MetricsPort, &problems)
+            metrics.serve(Part::MetricsPort, &problems),
+            health_checks.run().map(Ok),
+            count(complaints, &problems).map(Ok),
         )
         .map(|_| ())
+    }
+}
+
+async fn count(mut complaints: watch::Receiver<Vec<String>>, problems: &ProblemMetrics) {
+    while complaints.changed().await.is_ok() {
+        let is_in_trouble = !complaints.borrow_and_update().is_empty();
+        problems.set(Part::HealthCheckPorts, is_in_trouble);
     }
 }
 

@@ -1,9 +1,9 @@
 //! Where the agent's objects come from.
 
 use crate::config::{ApiServer, SourceFlags};
-use crate::source::Delivery;
 use crate::source::kube::{ApiSettings, ApiSource, Connection, Watch};
 use crate::source::manifests::Manifests;
+use crate::source::{Delivery, Notices};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::pin::Pin;
@@ -16,6 +16,8 @@ pub(super) struct Following {
     pub(super) events: mpsc::Receiver<Delivery>,
     /// Of the API server; a folder has none.
     pub(super) watches: Vec<Watch>,
+    /// Where Events go; a folder takes none.
+    pub(super) notices: Notices,
     /// Has to be polled; ends when the source does.
     pub(super) until: Pin<Box<dyn Future<Output = Result<()>>>>,
 }
@@ -43,6 +45,7 @@ fn follow_manifests(folder: &Path) -> Result<Following> {
         origin: folder.display().to_string(),
         events,
         watches: Vec::new(),
+        notices: Notices::default(),
         // The loop ends when the thread does.
         until: Box::pin(std::future::pending()),
     })
@@ -58,11 +61,13 @@ async fn follow_api(flags: &SourceFlags, node_name: &str) -> Result<Following> {
     };
     let connection = Connection::open(settings, node_name).await?;
     let origin = connection.to_string();
+    let (notices, waiting) = Notices::channel();
     let source = ApiSource::new(connection, node_name, flags.watch_silence);
     Ok(Following {
         origin,
         events,
         watches: source.watches(),
-        until: Box::pin(source.run(events_in)),
+        notices,
+        until: Box::pin(source.run(events_in, waiting)),
     })
 }

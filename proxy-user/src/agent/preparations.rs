@@ -6,8 +6,9 @@ use crate::config::{NODE_PORTS, Place, Run};
 use crate::datapath::others;
 use crate::datapath::sysctl::{Conntrack, Setting, accept_local, reserve};
 use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ops::RangeInclusive;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// What has come of it.
 pub struct Preparations {
@@ -31,6 +32,7 @@ impl Preparations {
         conntrack: &Conntrack,
         place: &Place,
     ) -> Result<Self> {
+        raise_file_limit();
         let mut warnings = Run::overlaps(snat_ports)?;
         let reserved = reserve(&[snat_ports.clone(), NODE_PORTS]);
         let accepting = accept_local();
@@ -47,5 +49,28 @@ impl Preparations {
             conntrack,
             warnings,
         })
+    }
+}
+
+/// The soft limit is low for the sake of programs that use select(2); health checks may need thousands of sockets.
+fn raise_file_limit() {
+    let files = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(files).and_then(|(_, hard)| setrlimit(files, hard, hard));
+    if let Err(error) = raised {
+        debug!("the limit of open files stays: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_operator_allows() {
+        let files = Resource::RLIMIT_NOFILE;
+        let (_, hard) = getrlimit(files).unwrap();
+        setrlimit(files, hard - 1, hard).unwrap();
+        raise_file_limit();
+        assert_eq!(getrlimit(files).unwrap(), (hard, hard));
     }
 }

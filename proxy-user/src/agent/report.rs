@@ -150,8 +150,7 @@ impl Server {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.preparations.warnings.clone();
         warnings.extend(self.settings.borrow().iter().cloned());
-        let unbound = self.unbound.iter();
-        warnings.extend(unbound.filter_map(|complaint| complaint.borrow().clone()));
+        warnings.extend(self.unbound.complaints());
         warnings
     }
 
@@ -318,7 +317,10 @@ mod tests {
             closed: watch::channel(ClosingReport::default()).1,
             watches: Vec::new(),
             settings: watch::channel(Vec::new()).1,
-            unbound: [(); 2].map(|()| watch::channel(None).1),
+            unbound: Unbound {
+                addresses: [(); 2].map(|()| watch::channel(None).1),
+                health_checks: watch::channel(Vec::new()).1,
+            },
         };
         let running = tokio::spawn(server.run());
         let _silent = loop {

@@ -82,14 +82,6 @@ impl Cidr {
     }
 }
 
-/// The range of one address.
-impl From<IpAddr> for Cidr {
-    fn from(address: IpAddr) -> Self {
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        Self { address, prefix }
-    }
-}
-
 impl FromStr for Cidr {
     type Err = NotACidr;
 

@@ -5,6 +5,7 @@ use super::{IpFamily, PortView, Protocol, ServiceName, Skipped, Why, address};
 use crate::source::ObjectKey;
 use crate::source::annotations::TRIGGER_TIME;
 use k8s_openapi::api::discovery::v1::{self, EndpointHints, EndpointPort, EndpointSlice};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -192,6 +193,16 @@ pub(super) fn merged<'a>(
         same
     });
     merged
+}
+
+/// How many addresses of IPv4 and IPv6 have an endpoint on this node that is ready, at whatever port.
+pub(super) fn local_ready<'a>(slices: impl Iterator<Item = &'a Slice>) -> [usize; 2] {
+    let slices = slices.filter(|slice| !slice.ports.is_empty());
+    let hosts = slices.flat_map(|slice| &slice.hosts);
+    let addresses = hosts.filter(|host| host.local && host.ready);
+    let addresses: BTreeSet<IpAddr> = addresses.map(|host| host.address).collect();
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    [v4, addresses.len() - v4]
 }
 
 fn bits(address: IpAddr) -> u128 {

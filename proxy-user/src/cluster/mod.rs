@@ -20,7 +20,7 @@ pub use node::NodeView;
 pub use outside::Outside;
 pub use pod::OptedOut;
 pub use protocol::{IpFamily, Protocol};
-pub use service::StaysLocal;
+pub use service::{HealthCheckPort, StaysLocal};
 pub use skipped::{Skipped, Why};
 pub use zones::Hint;
 
@@ -53,6 +53,8 @@ pub struct ServiceView {
     pub closes_tcp: bool,
     /// Its traffic policies.
     pub stays_local: StaysLocal,
+    /// Where load balancers ask after it, if they do.
+    pub health_check: Option<HealthCheckPort>,
     /// What of the Service and its EndpointSlices can't be used.
     pub skipped: Vec<Skipped>,
 }
@@ -162,9 +164,16 @@ impl Cluster {
             affinity: service.affinity,
             closes_tcp: service.closes_tcp,
             stays_local: service.stays_local,
+            health_check: service.health_check.clone(),
             ports: ports.collect(),
             skipped,
         })
+    }
+
+    /// How many IPv4 and IPv6 addresses a Service's endpoints have that are on this node and ready.
+    pub fn local_ready(&self, name: &ServiceName) -> [usize; 2] {
+        let slices = self.members.get(name).into_iter();
+        endpoints::local_ready(slices.flat_map(|members| members.slices()))
     }
 
     /// Names of all Services that have a view.

@@ -24,6 +24,7 @@ pub(super) struct Exposed {
     pub(super) affinity: Option<Duration>,
     pub(super) closes_tcp: bool,
     pub(super) stays_local: StaysLocal,
+    pub(super) health_check: Option<HealthCheckPort>,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -38,9 +39,19 @@ pub struct StaysLocal {
     pub external: bool,
 }
 
+/// The port at which load balancers ask every node whether it has endpoints of the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckPort {
+    /// Its number.
+    pub number: u16,
+    /// `metadata.uid` of the Service, by which Events find it; empty where objects have none.
+    pub uid: Box<str>,
+}
+
 /// Reads a Service; `None` if it is none of a proxy's business.
 pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
-    let spec = service.spec.as_ref()?;
+    let empty = ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&empty);
     if is_ignored(service, spec) {
         return None;
     }
@@ -55,6 +66,10 @@ pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
         skip(format!("metadata.annotations[{CLOSE_TCP}]"), why);
         false
     });
+    let health_check = health_check(service, spec, stays_local).unwrap_or_else(|why| {
+        skip("spec.healthCheckNodePort".to_owned(), why);
+        None
+    });
     Some(Exposed {
         cluster_ips,
         ports,
@@ -62,6 +77,7 @@ pub(super) fn exposed(key: &ObjectKey, service: &Service) -> Option<Exposed> {
         affinity,
         closes_tcp,
         stays_local,
+        health_check,
         skipped,
     })
 }
@@ -129,6 +145,24 @@ fn is_second(value: Option<&str>, words: [&str; 2], known: &'static str) -> Resu
             known,
         }),
     }
+}
+
+/// Only a load balancer whose connections stay on the node that they reach has to know where endpoints are.
+fn health_check(
+    service: &Service,
+    spec: &ServiceSpec,
+    stays_local: StaysLocal,
+) -> Result<Option<HealthCheckPort>, Why> {
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let number = spec.health_check_node_port.unwrap_or_default();
+    // 0 is how the API server writes "none".
+    if number == 0 || !is_balanced || !stays_local.external {
+        return Ok(None);
+    }
+    Ok(Some(HealthCheckPort {
+        number: address::port(number)?,
+        uid: service.metadata.uid.clone().unwrap_or_default().into(),
+    }))
 }
 
 fn is_ignored(service: &Service, spec: &ServiceSpec) -> bool {

@@ -164,3 +164,78 @@ fn service_ranges_are_known_each_once() {
     cluster.delete(&range("kubernetes", "").key());
     assert_eq!(cluster.service_cidrs().len(), 1);
 }
+
+#[test]
+fn where_the_node_is_matters_to_services_with_hints_alone() {
+    let node = |zone: &str| {
+        object(&format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: node-a, labels: {{topology.kubernetes.io/zone: '{zone}'}}}}}}"
+        ))
+    };
+    let hinted = object(
+        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
+          metadata: {name: hinted, labels: {kubernetes.io/service-name: web}}, addressType: IPv4,
+          ports: [{port: 8080}], endpoints: [
+            {addresses: [10.244.1.1], hints: {forZones: [{name: a}], forNodes: [{name: node-b}]}},
+            {addresses: [10.244.1.2], hints: {forZones: [{name: b}, {name: c}], forNodes: [{name: node-a}]}},
+            {addresses: [10.244.1.3]}]}",
+    );
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&service("10.96.0.1"));
+    cluster.apply(&slice("kubernetes.io/service-name: other", "10.244.1.1"));
+    cluster.apply(&hinted);
+    let hints = |cluster: &Cluster| {
+        let view = cluster.view(&name("web")).unwrap();
+        let endpoints = view.ports[0].endpoints.iter();
+        let hints = endpoints.map(|it| (it.zone_hint, it.node_hint));
+        hints.collect::<Vec<_>>()
+    };
+    use Hint::{Elsewhere, Here, None};
+    let none = [(Elsewhere, Elsewhere), (Elsewhere, Here), (None, None)];
+    assert_eq!(hints(&cluster), none);
+    assert_eq!(cluster.apply(&node("c")).services, [name("web")]);
+    assert_eq!(cluster.apply(&node("c")).services, []);
+    let in_c = [(Elsewhere, Elsewhere), (Here, Here), (None, None)];
+    assert_eq!(hints(&cluster), in_c);
+    let moved = cluster.apply(&node("a"));
+    assert!(moved.node);
+    assert_eq!(moved.services, [name("web")]);
+    assert_eq!(hints(&cluster)[0], (Here, Elsewhere));
+    assert_eq!(cluster.delete(&node("").key()).services, [name("web")]);
+    assert_eq!(hints(&cluster), none);
+}
+
+#[test]
+fn slices_that_share_an_endpoint_make_it_one() {
+    let endpoints = |name: &str, endpoints: &str| {
+        object(&format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice,
+              metadata: {{name: {name}, labels: {{kubernetes.io/service-name: web}}}}, addressType: IPv4,
+              ports: [{{port: 8080}}], endpoints: [{endpoints}]}}"
+        ))
+    };
+    let leaving = "conditions: {ready: false, serving: true, terminating: true}";
+    let mut cluster = Cluster::new("node-a");
+    cluster.apply(&service("10.96.0.1"));
+    cluster.apply(&endpoints(
+        "a",
+        &format!("{{addresses: [10.244.1.9]}}, {{addresses: [10.244.1.1], {leaving}}}"),
+    ));
+    cluster.apply(&endpoints(
+        "b",
+        &format!(
+            "{{addresses: [10.244.1.9], nodeName: node-a, {leaving}}},
+             {{addresses: [10.244.1.1], nodeName: node-a}}"
+        ),
+    ));
+    let view = cluster.view(&name("web")).unwrap();
+    let endpoints = view.ports[0].endpoints.iter();
+    let seen = endpoints.map(|it| (it.address.to_string(), it.ready, it.local));
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [
+            ("10.244.1.1".to_owned(), true, true),
+            ("10.244.1.9".to_owned(), true, false)
+        ]
+    );
+}

@@ -123,14 +123,17 @@ fn kube_proxy(schema: &Schema, problems: &mut Problems) -> KubeProxyFlags {
         verbosity: schema.logging.verbosity,
     };
     if let Err(error) = flags.detect_local() {
-        let field = match error {
-            NotAMode::Unknown(_) => "detectLocalMode",
-            NotAMode::Bridge(_) => "detectLocal.bridgeInterface",
-            NotAMode::Prefix(_) => "detectLocal.interfaceNamePrefix",
-        };
-        problems.add(field, &error);
+        problems.add(field_of(&error), &error);
     }
     flags
+}
+
+fn field_of(error: &NotAMode) -> &'static str {
+    match error {
+        NotAMode::Unknown(_) => "detectLocalMode",
+        NotAMode::Bridge(_) => "detectLocal.bridgeInterface",
+        NotAMode::Prefix(_) => "detectLocal.interfaceNamePrefix",
+    }
 }
 
 impl Problems {

@@ -36,6 +36,8 @@ pub struct Options {
     pub log_decisions: bool,
     /// Whether flows may pass the stack by; not even a branch when off.
     pub has_fast_lane: bool,
+    /// Whether random bits come with each packet, in its control block: for test runs.
+    pub has_random_in_packet: bool,
     /// What the kernel has.
     pub features: Features,
 }
@@ -134,12 +136,12 @@ fn load_object(options: &Options) -> Result<Ebpf> {
     } else {
         LOG_OFF
     };
-    let has_fast_lane = options.has_fast_lane;
     load_with(
         Some(&options.pins),
         Switches {
             level,
-            has_fast_lane,
+            has_fast_lane: options.has_fast_lane,
+            has_random_in_packet: options.has_random_in_packet,
         },
         options.sizes,
         &options.features,
@@ -151,6 +153,7 @@ fn load_object(options: &Options) -> Result<Ebpf> {
 struct Switches {
     level: u8,
     has_fast_lane: bool,
+    has_random_in_packet: bool,
 }
 
 /// The object with maps of its own, which end with it: to look at, not to use.
@@ -166,6 +169,7 @@ pub fn load_unpinned(features: &Features) -> Result<Ebpf> {
     let switches = Switches {
         level: LOG_OFF,
         has_fast_lane: false,
+        has_random_in_packet: false,
     };
     load_with(None, switches, FEW, features)
 }
@@ -190,6 +194,7 @@ fn load_with(
     .map(|it| u8::from(features.has(it)));
     let logs = u8::from(switches.level != LOG_OFF);
     let has_fast_lane = u8::from(switches.has_fast_lane);
+    let has_random_in_packet = u8::from(switches.has_random_in_packet);
     let mut loader = EbpfLoader::new();
     loader.override_global("AYA_LOG_LEVEL", &switches.level, true);
     loader.override_global("LOG_DECISIONS", &logs, true);
@@ -198,6 +203,7 @@ fn load_with(
     loader.override_global("RETURN_VALUE", &sets_return_value, true);
     loader.override_global("MULTIPATH", &knows_paths, true);
     loader.override_global("FAST_LANE", &has_fast_lane, true);
+    loader.override_global("RANDOM_IN_PACKET", &has_random_in_packet, true);
     for name in PINNED_MAPS {
         if let Some(rows) = sizes.rows(name) {
             loader.map_max_entries(name, rows);

@@ -2,12 +2,14 @@
 
 mod detect;
 mod dialled;
+mod health_checks;
 mod locality;
 mod node_ports;
 mod topology;
 
 pub use crate::cluster::{Cidr, IpFamily, Protocol, ServiceName, StaysLocal};
 pub use detect::{DetectLocal, NotAMode, NotAName};
+pub use health_checks::{HealthCheck, health_check, health_check_addresses};
 pub use locality::{LocalGaps, local_gaps};
 pub use node_ports::{NodePortAddresses, NodePortItem, NotAnItem};
 

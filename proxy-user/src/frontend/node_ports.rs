@@ -83,13 +83,25 @@ impl NodePortAddresses {
             IpFamily::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpFamily::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
         };
-        let mut of_family = self.items.iter().filter(|item| item.speaks_of(family));
-        let is_silent = of_family.clone().next().is_none();
-        is_silent
-            || of_family.any(|item| match item {
-                NodePortItem::Primary | NodePortItem::Localhost | NodePortItem::All => true,
-                NodePortItem::Range(range) => range.contains(loopback),
-            })
+        let takes = |item: &NodePortItem| match item {
+            NodePortItem::Primary | NodePortItem::Localhost | NodePortItem::All => true,
+            NodePortItem::Range(range) => range.contains(loopback),
+        };
+        self.is_silent_of(family) || self.items.iter().any(takes)
+    }
+
+    /// Whether all of the node's addresses of a family are meant.
+    pub fn takes_all(&self, family: IpFamily) -> bool {
+        let is_all = |item: &NodePortItem| match item {
+            NodePortItem::All => true,
+            NodePortItem::Range(range) => range.prefix() == 0 && item.speaks_of(family),
+            NodePortItem::Primary | NodePortItem::Localhost => false,
+        };
+        self.is_silent_of(family) || self.items.iter().any(is_all)
+    }
+
+    fn is_silent_of(&self, family: IpFamily) -> bool {
+        !self.items.iter().any(|item| item.speaks_of(family))
     }
 
     /// The addresses, without loopback and IPv6 link-local ones. As in kube-proxy, a family of which nothing
@@ -108,8 +120,7 @@ impl NodePortAddresses {
     /// Whether an address of a device is meant, wherever it stands in the node's object.
     fn takes(&self, address: IpAddr) -> bool {
         let family = IpFamily::of(address);
-        let is_silent = !self.items.iter().any(|item| item.speaks_of(family));
-        is_silent || self.items.iter().any(|item| item.takes(address))
+        self.is_silent_of(family) || self.items.iter().any(|item| item.takes(address))
     }
 }
 

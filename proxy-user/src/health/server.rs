@@ -1,41 +1,22 @@
 //! The paths of the two addresses, with kube-proxy's answers.
 
-use super::{Body, Criteria};
+use super::{Body, Doctor};
 use crate::metrics::{CONTENT_TYPE, Metrics, ProbeMetrics};
-use crate::sync::Vitals;
 use axum::body::Body as Content;
 use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
-use tokio::sync::watch;
+use std::time::SystemTime;
 use tracing::warn;
 
-/// Who answers for the agent's health.
-#[derive(Clone, Debug)]
-struct Doctor {
-    vitals: watch::Receiver<Vitals>,
-    criteria: Criteria,
-    probes: ProbeMetrics,
-}
-
 /// `/healthz` and `/livez`, for load balancers and kubelet.
-pub fn health_routes(
-    vitals: watch::Receiver<Vitals>,
-    criteria: Criteria,
-    probes: ProbeMetrics,
-) -> Router {
-    let doctor = Doctor {
-        vitals,
-        criteria,
-        probes,
-    };
+pub fn health_routes(doctor: Doctor, probes: ProbeMetrics) -> Router {
     Router::new()
         .route("/healthz", any(healthz))
         .route("/livez", any(livez))
-        .with_state(doctor)
+        .with_state((doctor, probes))
 }
 
 /// `/metrics`, for Prometheus; `/proxyMode` and `/healthz` as kube-proxy has them beside it.
@@ -47,31 +28,29 @@ pub fn metrics_routes(metrics: Metrics) -> Router {
         .route("/healthz", any(async || "ok"))
 }
 
-async fn healthz(State(doctor): State<Doctor>) -> Response<Content> {
+async fn healthz(State((doctor, probes)): State<(Doctor, ProbeMetrics)>) -> Response<Content> {
     let health = doctor.judge();
     let (is_well, body) = health.healthz(SystemTime::now());
-    doctor.probes.count_healthz(is_well);
+    probes.count_healthz(is_well);
     answer(is_well, body)
 }
 
-async fn livez(State(doctor): State<Doctor>) -> Response<Content> {
+async fn livez(State((doctor, probes)): State<(Doctor, ProbeMetrics)>) -> Response<Content> {
     let (is_well, body) = doctor.judge().livez(SystemTime::now());
-    doctor.probes.count_livez(is_well);
+    probes.count_livez(is_well);
     answer(is_well, body)
 }
 
-impl Doctor {
-    fn judge(&self) -> super::Health {
-        self.criteria.judge(&self.vitals.borrow(), Instant::now())
+/// What load balancers and kubelet go by.
+pub(super) const fn status(is_well: bool) -> StatusCode {
+    match is_well {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 fn answer(is_well: bool, body: Body) -> Response<Content> {
-    let status = match is_well {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut response = axum::response::IntoResponse::into_response((status, Json(body)));
+    let mut response = axum::response::IntoResponse::into_response((status(is_well), Json(body)));
     let nosniff = HeaderValue::from_static("nosniff");
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);

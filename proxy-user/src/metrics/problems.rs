@@ -15,14 +15,17 @@ pub enum Part {
     HealthPort,
     /// Where metrics are served: it can't be bound.
     MetricsPort,
+    /// Where load balancers ask after Services: not all of it can be bound.
+    HealthCheckPorts,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Configuration,
         Self::Sockets,
         Self::HealthPort,
         Self::MetricsPort,
+        Self::HealthCheckPorts,
     ];
 
     const fn label(self) -> Label {
@@ -31,6 +34,7 @@ impl Part {
             Self::Sockets => "sockets",
             Self::HealthPort => "health-port",
             Self::MetricsPort => "metrics-port",
+            Self::HealthCheckPorts => "health-check-ports",
         };
         [("what", name)]
     }

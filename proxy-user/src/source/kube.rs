@@ -16,7 +16,7 @@ mod servers;
 pub use connection::{ApiSettings, Connection};
 pub use pulse::{Watch, WatchReport};
 
-use super::{Delivery, Kind};
+use super::{Delivery, Kind, Notice};
 use anyhow::{Result, bail};
 use follow::{Follower, Selection, Synced};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -77,16 +77,25 @@ impl ApiSource {
         self.pulses.iter().map(|pulse| pulse.watch()).collect()
     }
 
-    /// Sends what there is and what changes, until nobody listens. [`Event::Synced`] comes when all kinds have been
+    /// Sends what there is and what changes, until nobody listens, and what `notices` brings to the cluster. [`Event::Synced`] comes when all kinds have been
     /// listed.
     ///
     /// # Errors
     /// A task has ended that should not.
-    pub async fn run(self, events: mpsc::Sender<Delivery>) -> Result<()> {
+    pub async fn run(
+        self,
+        events: mpsc::Sender<Delivery>,
+        notices: mpsc::Receiver<Notice>,
+    ) -> Result<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(events::announce(
             self.connection.clone(),
             self.node_name.clone(),
+        ));
+        tasks.spawn(events::tell(
+            self.connection.clone(),
+            self.node_name.clone(),
+            notices,
         ));
         let synced = Synced::of(KINDS.len());
         for pulse in &self.pulses {

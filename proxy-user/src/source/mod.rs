@@ -6,7 +6,11 @@
 pub mod annotations;
 pub mod kube;
 pub mod manifests;
+mod notice;
 
+pub use notice::{Notice, Notices};
+
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -101,6 +105,17 @@ impl Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::ServiceCidr => "ServiceCIDR",
+        }
+    }
+
+    /// Group and version of its API.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Service => Service::API_VERSION,
+            Self::EndpointSlice => EndpointSlice::API_VERSION,
+            Self::Node => Node::API_VERSION,
+            Self::Pod => Pod::API_VERSION,
+            Self::ServiceCidr => ServiceCIDR::API_VERSION,
         }
     }
 

@@ -78,9 +78,13 @@ impl<D: Datapath> Sync<D> {
         let own = self.cluster.node().into_iter();
         let own = own.flat_map(|view| &view.addresses);
         let addresses = self.settings.node_addresses.iter().chain(own).copied();
-        let node_ports = &self.settings.followed.node_ports;
-        let node = NodeContext::of(addresses, local_addresses, node_ports);
+        let followed = &self.settings.followed;
+        let node = NodeContext {
+            external_ips: followed.external_ips,
+            ..NodeContext::of(addresses, local_addresses, &followed.node_ports)
+        };
         let before = std::mem::replace(&mut self.node, node);
+        self.tell_of_health_check_addresses();
         let is_same = before.primary_v4 == self.node.primary_v4
             && before.primary_v6 == self.node.primary_v6
             && before.node_port_addresses == self.node.node_port_addresses
@@ -175,13 +179,10 @@ impl<D: Datapath> Sync<D> {
     }
 
     fn pods(&self) -> Pods {
-        let followed = &self.settings.followed;
-        let own = self.cluster.node().map(|node| node.pod_cidrs.as_slice());
-        match &followed.detect_local {
+        match &self.settings.followed.detect_local {
             DetectLocal::BridgeInterface(_) | DetectLocal::InterfaceNamePrefix(_) => Pods::ByDevice,
-            by_range @ (DetectLocal::ClusterCidr | DetectLocal::NodeCidr) => {
-                let ranges = by_range.ranges(&followed.cluster_cidrs, own.unwrap_or_default());
-                Pods::InRanges(ranges.to_vec())
+            DetectLocal::ClusterCidr | DetectLocal::NodeCidr => {
+                Pods::InRanges(self.pod_ranges().to_vec())
             }
         }
     }

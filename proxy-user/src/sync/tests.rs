@@ -1,4 +1,5 @@
 mod figures;
+mod health_checks;
 
 use super::*;
 use crate::datapath::Capacity;

@@ -31,6 +31,7 @@ impl<D: Datapath> Sync<D> {
             if failed.contains(&owner) {
                 self.failed.insert(name.clone());
             } else {
+                self.tell_of_health_check(name);
                 self.arrived(name, &mut triggers);
             }
         }

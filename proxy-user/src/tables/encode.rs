@@ -211,7 +211,7 @@ impl Encoder<'_> {
         let mut known = self.known_backends::<A>(known).into_iter().peekable();
         let mut ids = Vec::with_capacity(backends.len());
         let mut rows = Vec::with_capacity(backends.len());
-        for backend in backends.iter().filter(|it| it.in_cluster) {
+        for backend in backends {
             let Some(address) = A::from_ip(backend.address) else {
                 continue;
             };

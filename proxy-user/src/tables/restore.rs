@@ -3,7 +3,7 @@
 use super::content::Dialled;
 use super::ids::InUse;
 use super::{Capacity, Family, Ids, RangeKey, ServiceTables};
-use crate::frontend::{Frontend as Wanted, ServicePort};
+use crate::frontend::{Frontend as Wanted, FrontendKind, ServicePort};
 use proxy_common::{AddrV4, AddrV6, Backend, Frontend, FrontendKey, RegionHeader, ServiceWord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -63,8 +63,13 @@ impl Orphans {
     pub fn take(&mut self, ports: &[ServicePort]) -> ServiceTables {
         let mut taken = ServiceTables::default();
         for frontend in ports.iter().flat_map(|port| &port.frontends) {
-            if let Some(&id) = self.by_frontend.get(&dialled(frontend)) {
-                taken.absorb(self.remove(id));
+            for at in [Some(dialled(frontend)), address(frontend)]
+                .into_iter()
+                .flatten()
+            {
+                if let Some(&id) = self.by_frontend.get(&at) {
+                    taken.absorb(self.remove(id));
+                }
             }
         }
         taken
@@ -92,6 +97,11 @@ impl Orphans {
 
 fn dialled(frontend: &Wanted) -> Dialled {
     (frontend.address, frontend.port, Some(frontend.protocol))
+}
+
+/// Its address as such, if it is a cluster address.
+fn address(frontend: &Wanted) -> Option<Dialled> {
+    (frontend.kind == FrontendKind::ClusterIp).then_some((frontend.address, 0, None))
 }
 
 /// What no service has goes under this service id, which no service has either.

@@ -70,7 +70,7 @@ fn port() -> impl Strategy<Value = ServicePort> {
             in_local: lists[usize::from(last)] & 3 == 3,
             in_cluster: lists[usize::from(last)] & 4 != 0,
         };
-        let range = |last: u8| Cidr::from(address(family, last + 200));
+        let range = |last: u8| Cidr::of(address(family, last + 200));
         let sources = sources.map(|sources| sources.into_iter().map(range).collect());
         ServicePort {
             name: String::new(),

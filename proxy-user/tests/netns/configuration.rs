@@ -166,7 +166,19 @@ fn the_file_of_kube_proxy_counts_and_is_followed() {
     assert!(!now.contains("everywhere"), "{now}");
     assert_eq!(metrics(&stage)[problem], 0.0, "what waits is none");
 
+    let known_by = |wanted: &[&str]| {
+        let status = stage.agent(1).status().unwrap();
+        status["agent"]["sync"]["node"]["pods_known_by"] == serde_json::json!(wanted)
+    };
+    let ranges: Vec<&str> = CLUSTER_CIDR.split(',').collect();
+    assert!(known_by(&ranges));
+    map.write(&config(
+        "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}",
+    ));
+    eventually("pods are known by their bridge", || known_by(&["cni0"]));
+
     map.write(&config("mode: nftables"));
+    eventually("pods are known by ranges again", || known_by(&ranges));
     eventually("nothing is left to warn of", || warnings(&stage) == "[]");
     eventually("primary ones alone answer", || {
         answering(&stage, &all) == own

@@ -36,6 +36,7 @@ impl Foreign {
             },
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let loaded = object::load(&options).expect("the programs load");

@@ -13,7 +13,7 @@ const METRICS: u16 = 10249;
 const NEXT_TRY: Duration = Duration::from_secs(20);
 
 /// Status and body; an error if nobody answers.
-fn get(from: &Namespace, to: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+pub(crate) fn get(from: &Namespace, to: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
     let answer = from.run(|| {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;

@@ -5,7 +5,8 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use proxy_common::{
-    AddrV4, AddrV6, Counter, Flow, FragmentKey, FragmentPorts, Hook, Table, Ticks, Tuple, Unused,
+    AddrV4, AddrV6, Affinity, AffinityKey, Counter, Flow, FragmentKey, FragmentPorts, Hook,
+    SourceRange, Table, Ticks, Tuple, Unused,
 };
 use proxy_ebpf::expiry::remove_unused;
 use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
@@ -19,7 +20,7 @@ use proxy_user::datapath::object::{self, EXPIRE, Options, Sizes};
 use proxy_user::datapath::pins::Pins;
 use proxy_user::datapath::readings::counters;
 use proxy_user::datapath::sweep::{self, Sweep, request};
-use proxy_user::datapath::{Datapath as _, FamilyOp, Op, hook};
+use proxy_user::datapath::{Datapath as _, FamilyOp, Op, RangeKey, hook};
 use proxy_user::flows::{FlowReport, Timeouts};
 use proxy_user::tables::Family;
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ impl Loaded {
             },
             log_decisions: false,
             has_fast_lane: false,
+            has_random_in_packet: false,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let object::Loaded {
@@ -110,6 +112,7 @@ impl Loaded {
     /// Forgets all flows and fragments.
     pub(crate) fn clear_flows(&self) {
         self.clear_tables();
+        self.clear::<AffinityKey, Affinity>("AFFINITIES");
         self.clear::<FragmentKey<AddrV4>, FragmentPorts>("FRAGMENTS_V4");
         self.clear::<FragmentKey<AddrV6>, FragmentPorts>("FRAGMENTS_V6");
     }
@@ -358,7 +361,15 @@ fn family_ops<A: Family>(tables: &FamilyTables<A>) -> Vec<Op> {
             key: *key,
             row: *row,
         });
-    backends.chain(frontends).map(A::op).collect()
+    let ranges = tables.source_ranges.iter().map(|(bits, range)| {
+        let prefix = (bits - SourceRange::<A>::SET_BITS) as u8;
+        let key = RangeKey {
+            range: *range,
+            prefix,
+        };
+        FamilyOp::PutRange { key }
+    });
+    backends.chain(frontends).chain(ranges).map(A::op).collect()
 }
 
 /// What takes an op back; regions may stay, nothing points there.

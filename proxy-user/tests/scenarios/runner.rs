@@ -3,12 +3,12 @@
 
 use proxy_user::datapath::{Capacity, Datapath};
 use proxy_user::source::{Event, Kind, Object, ObjectKey, manifests};
-use proxy_user::sync::{Followed, Settings, Sync};
+use proxy_user::sync::{Followed, HealthChecks, Settings, Sync};
 use proxy_user::tables::Sockets;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Beyond what any scenario needs; what is pending then can't be helped.
@@ -238,6 +238,7 @@ impl<'a, D: Datapath> Run<'a, D> {
     fn outcome(&mut self) -> String {
         let sync = self.sync();
         let mut text = sync.datapath().dump().unwrap().to_string();
+        text.push_str(&health_checks(&sync.health_checks().borrow()));
         let report = sync.report();
         for skipped in report.skipped {
             let (object, field, why) = (skipped.object, skipped.field, skipped.why);
@@ -253,6 +254,22 @@ impl<'a, D: Datapath> Run<'a, D> {
     fn sync(&mut self) -> &mut Sync<D> {
         self.sync.as_mut().unwrap()
     }
+}
+
+/// A line each: where it is answered, and how many endpoints are here.
+fn health_checks(told: &HealthChecks) -> String {
+    let mut text = String::new();
+    for (service, check) in &told.services {
+        write!(text, "health check: {service}").unwrap();
+        for address in &told.addresses {
+            let at = SocketAddr::new(*address, check.port);
+            if let Some(local) = check.local_endpoints[usize::from(address.is_ipv6())] {
+                write!(text, ", {local} at {at}").unwrap();
+            }
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn key(line: &str) -> ObjectKey {

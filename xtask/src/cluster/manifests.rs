@@ -49,7 +49,7 @@ pub struct Service {
     pub name: String,
     /// Cluster addresses; their families are the Service's, and there is one EndpointSlice for each.
     pub cluster_ips: Vec<IpAddr>,
-    /// Ports; the Service is of type NodePort if any has a node port.
+    /// Ports; the Service is of type NodePort if any has a node port, unless a line of the spec has the type.
     pub ports: Vec<ServicePort>,
     /// Pods that are ready.
     pub pods: Vec<Pod>,

@@ -48,8 +48,9 @@ impl Service {
             ("ipFamilyPolicy".to_owned(), policy.into()),
             ("ports".to_owned(), ports.into()),
             ("selector".to_owned(), json!({"app": self.name})),
-            ("type".to_owned(), kind.into()),
         ]);
+        // A load balancer's has node ports, too.
+        spec.entry("type").or_insert_with(|| kind.into());
         Ok(json!({
             "apiVersion": "v1",
             "kind": "Service",

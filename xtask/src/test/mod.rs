@@ -76,7 +76,10 @@ impl Ring {
     /// that all invocations share one build. Guests have no cargo.
     fn invocations(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::Units => &[&["--lib", "--bins"], &["--test", "deploy"]],
+            Self::Units => &[
+                &["--lib", "--bins"],
+                &["--test", "deploy", "--test", "conformance_health"],
+            ],
             Self::Scenarios => &[&["--test", "scenarios"]],
             Self::Fixtures => &[&["--test", "prog_run"]],
             Self::Netns => &[

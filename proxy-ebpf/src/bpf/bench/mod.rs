@@ -3,6 +3,7 @@
 mod choose;
 mod copied;
 mod crowd;
+mod judge;
 mod ladder;
 mod look_up;
 mod replay;

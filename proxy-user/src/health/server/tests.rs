@@ -1,10 +1,12 @@
 use super::*;
+use crate::health::Criteria;
 use crate::http::{Place, serve};
-use crate::sync::NodeState;
+use crate::sync::{NodeState, Vitals};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 const CRITERIA: Criteria = Criteria {
@@ -47,7 +49,7 @@ async fn ask(to: SocketAddr, method: &str, path: &str) -> (u16, String, String) 
 async fn probes_are_answered_as_kube_proxy_answers_them() {
     let probes = ProbeMetrics::default();
     let (vitals_in, vitals) = watch::channel(Vitals::default());
-    let at = start(health_routes(vitals, CRITERIA, probes.clone())).await;
+    let at = start(health_routes(Doctor::new(vitals, CRITERIA), probes.clone())).await;
     let (status, head, body) = ask(at, "GET", "/healthz").await;
     assert_eq!(status, 503, "the node is not known");
     assert!(head.contains("content-type: application/json"), "{head}");

@@ -1,7 +1,7 @@
 //! The source against an API server, with everything that may go wrong between the two.
 
 use super::*;
-use crate::source::{Event, Object, ObjectKey};
+use crate::source::{Event, Notices, Object, ObjectKey};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -83,6 +83,10 @@ impl Folder {
     }
 }
 
+fn no_notices() -> mpsc::Receiver<Notice> {
+    mpsc::channel(1).1
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
@@ -121,7 +125,7 @@ impl Play {
 
     fn follow(&mut self) {
         let source = self.source.take().unwrap();
-        tokio::spawn(source.run(self.events_in.clone()));
+        tokio::spawn(source.run(self.events_in.clone(), no_notices()));
     }
 
     async fn start(folder: &Folder, options: Options) -> Self {
@@ -181,7 +185,7 @@ impl Play {
 /// What a source says until it has all.
 async fn first_lists(source: ApiSource) -> Seen {
     let (events_in, mut events) = mpsc::channel(16);
-    tokio::spawn(source.run(events_in));
+    tokio::spawn(source.run(events_in, no_notices()));
     let mut seen = Seen::default();
     while seen.synced == 0 {
         let delivery = tokio::time::timeout(LIMIT, events.recv()).await.unwrap();
@@ -644,6 +648,52 @@ async fn the_start_is_told_to_the_cluster() {
         (&event["reason"], &event["regarding"]["name"]),
         (&json!("Starting"), &json!(NODE))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_become_events_about_their_objects_and_the_same_again_a_series() {
+    let folder = Folder::new("notices");
+    let mut play = Play::prepare(&folder, Options::default(), LIMIT).await;
+    let (notices, waiting) = Notices::channel();
+    let source = play.source.take().unwrap();
+    tokio::spawn(source.run(play.events_in.clone(), waiting));
+    let warnings = |server: &ApiServer| {
+        let events = server.events().into_iter();
+        events
+            .filter(|event| event["type"] == "Warning")
+            .collect::<Vec<_>>()
+    };
+    let notice = Notice {
+        object: ObjectKey {
+            kind: Kind::Service,
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+        },
+        uid: "0-1-2".to_owned(),
+        reason: "Failed",
+        action: "Listen",
+        note: "the port is taken".to_owned(),
+    };
+    for _ in 0..2 {
+        notices.tell(notice.clone());
+    }
+    let deadline = Instant::now() + LIMIT;
+    while warnings(&play.server)
+        .last()
+        .is_none_or(|event| event["series"]["count"] != 2)
+    {
+        assert!(Instant::now() < deadline, "{:?}", warnings(&play.server));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let event = warnings(&play.server).remove(0);
+    assert_eq!(
+        event["regarding"],
+        json!({"apiVersion": "v1", "kind": "Service", "namespace": "default", "name": "web", "uid": "0-1-2"})
+    );
+    assert_eq!(event["metadata"]["namespace"], "default");
+    assert_eq!(event["note"], "the port is taken");
+    // Where nobody takes them they keep nobody waiting.
+    Notices::default().tell(notice);
 }
 
 #[tokio::test]
