@@ -52,6 +52,7 @@ pub(crate) enum Mode {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Node {
     pub(crate) node_name: String,
+    ip_family: String,
     #[serde(rename = "nodeIP")]
     node_ip: IpAddr,
     #[serde(rename = "nodeIPs")]
@@ -168,6 +169,11 @@ impl Case {
 }
 
 impl Node {
+    /// The family that is looked at.
+    pub(crate) fn family(&self) -> &str {
+        &self.ip_family
+    }
+
     /// All that it has, the primary ones first.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let devices = self.interfaces.values().flatten();

@@ -18,7 +18,7 @@ pub(crate) enum Row {
     HealthCheckPort,
     /// Ranges of sources without any endpoint: nftables drops where iptables rejects.
     SourceRangesWithoutEndpoints,
-    /// A NodePort without endpoints on an address that serves none: iptables rejects all the same.
+    /// A NodePort that nobody answers, on an address that serves none: iptables rejects or drops all the same.
     NodePortElsewhere,
 }
 
@@ -81,7 +81,7 @@ fn is_restricted_without_endpoints(case: &Case, packet: &Packet) -> bool {
         let found = port(service, packet, "port");
         is_balancer
             && ranges.is_some_and(|ranges| !ranges.is_empty())
-            && found.is_some_and(|found| !has_endpoints(case, service, found))
+            && found.is_some_and(|found| !has_endpoints(case, service, found, Policy::Any))
     })
 }
 
@@ -92,7 +92,7 @@ fn is_node_port_elsewhere(case: &Case, packet: &Packet) -> bool {
         && !node.serves_node_ports_at(packet.dest)
         && case.services.iter().any(|service| {
             let found = port(service, packet, "nodePort");
-            found.is_some_and(|found| !has_endpoints(case, service, found))
+            found.is_some_and(|found| !has_endpoints(case, service, found, Policy::External))
         })
 }
 
@@ -121,12 +121,13 @@ fn port<'a>(service: &'a Value, packet: &Packet, field: &str) -> Option<&'a Valu
     })
 }
 
-/// Whether any endpoint of a service port could answer.
-fn has_endpoints(case: &Case, service: &Value, port: &Value) -> bool {
+/// Whether any endpoint of a service port could answer, under the policy for clients outside if it is that.
+fn has_endpoints(case: &Case, service: &Value, port: &Value, policy: Policy) -> bool {
     let metadata = &service["metadata"];
     let of_service = case.slices.iter().filter(|slice| {
         let labels = &slice["metadata"]["labels"];
-        slice["metadata"]["namespace"] == metadata["namespace"]
+        slice["addressType"] == case.node.family()
+            && slice["metadata"]["namespace"] == metadata["namespace"]
             && labels["kubernetes.io/service-name"] == metadata["name"]
     });
     let name = |it: &Value| it["name"].as_str().unwrap_or_default().to_owned();
@@ -134,12 +135,23 @@ fn has_endpoints(case: &Case, service: &Value, port: &Value) -> bool {
         let mut ports = slice["ports"].as_array().into_iter().flatten();
         ports.any(|it| name(it) == name(port))
     });
+    let endpoints = of_port.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let is_local =
+        service["spec"]["externalTrafficPolicy"] == "Local" && policy == Policy::External;
     let mut endpoints =
-        of_port.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
-    endpoints.any(|endpoint| {
-        let is = |condition: &str| endpoint["conditions"][condition].as_bool();
-        let is_ready = is("ready").unwrap_or(true);
-        let is_leaving = is("serving").unwrap_or(true) && is("terminating").unwrap_or(false);
-        is_ready || is_leaving
-    })
+        endpoints.filter(|it| !is_local || it["nodeName"] == case.node.node_name.as_str());
+    endpoints.any(can_answer)
+}
+
+/// Which of a Service's policies counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Any,
+    External,
+}
+
+fn can_answer(endpoint: &Value) -> bool {
+    let is = |condition: &str| endpoint["conditions"][condition].as_bool();
+    let is_leaving = is("serving").unwrap_or(true) && is("terminating").unwrap_or(false);
+    is("ready").unwrap_or(true) || is_leaving
 }
