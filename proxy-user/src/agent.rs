@@ -10,8 +10,9 @@ mod report;
 mod sockets;
 mod watched;
 
+pub use marked::of_pods;
 pub use preparations::Preparations;
-pub use report::{AgentReport, ask, is_running, stop};
+pub use report::{AgentReport, ask, ask_name, is_running, stop};
 pub use sockets::SocketReport;
 
 use crate::config::Run;

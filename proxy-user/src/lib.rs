@@ -14,6 +14,8 @@
 //!
 //! Beside it `flows` says what the flow tables hold and what of it has ended; `datapath::sweep` does it.
 //!
+//! `explain` runs the programs' own decision over a copy of the maps, and says what came of it.
+//!
 //! `sync` owns all of it and is the only one to call down; `agent` runs the tasks; `cli` reads what
 //! they leave. Everything between `source` and `datapath` is a function of values.
 
@@ -22,6 +24,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod datapath;
+pub mod explain;
 pub mod flows;
 pub mod frontend;
 pub mod health;

@@ -21,6 +21,8 @@ enum Command {
     Init(cli::init::Init),
     /// Show what the agent and the datapath are doing.
     Status(cli::status::Status),
+    /// Say what would become of a packet on this node, and why.
+    Explain(Box<cli::explain::Explain>),
     /// Show which of the kernel's features there are, and what is used instead of the others.
     Check(cli::check::Check),
     /// Remove everything that Ferrule has set up on this node.
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         },
         Command::Init(init) => cli::init::run(&init),
         Command::Status(status) => cli::status::run(&status),
+        Command::Explain(explain) => cli::explain::run(&explain),
         Command::Check(check) => cli::check::run(&check),
         Command::Cleanup(cleanup) => cli::cleanup::run(&cleanup),
     };

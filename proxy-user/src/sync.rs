@@ -4,6 +4,7 @@
 //! success, so that an error leaves nothing to roll back: the next turn goes on from there.
 
 mod health_checks;
+mod names;
 mod node;
 mod orphans;
 mod progress;
@@ -16,6 +17,7 @@ mod vitals;
 mod write;
 
 pub use health_checks::HealthChecks;
+pub use names::{At, NotAPlace};
 pub use node::Followed;
 pub use report::{MapFill, NodeReport, PerFamily, Report, SkippedReport};
 pub use vitals::{NodeState, Vitals};
@@ -102,8 +104,14 @@ struct Entry {
     tally: Tally,
 }
 
-/// Asks a running loop for its state.
-pub type ReportRequest = oneshot::Sender<Report>;
+/// Asks a running loop.
+#[derive(Debug)]
+pub enum Request {
+    /// For its state.
+    Report(oneshot::Sender<Report>),
+    /// For the name of what is dialled here.
+    Name(At, oneshot::Sender<Option<String>>),
+}
 
 impl<D: Datapath> Sync<D> {
     /// Reads what an earlier run has left in the maps. Nothing is written before

@@ -28,7 +28,8 @@ pub(super) fn follow(
     (receiver, following)
 }
 
-fn of_pods(detect: &DetectLocal) -> DeviceNames {
+/// The devices that packets of pods come in by, if pods are told by that.
+pub fn of_pods(detect: &DetectLocal) -> DeviceNames {
     match detect {
         DetectLocal::BridgeInterface(name) => DeviceNames::named(name),
         DetectLocal::InterfaceNamePrefix(start) => DeviceNames::starting(start),

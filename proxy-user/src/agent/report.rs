@@ -1,6 +1,7 @@
 //! The agent's unix socket: a client sends one line and reads one answer.
 //!
-//! `report` is answered by a JSON document, `stop` by the end of the agent.
+//! `report` is answered by a JSON document, `name` and what is dialled by a Service's name in JSON, `stop` by the end
+//! of the agent.
 
 use super::listeners::Unbound;
 use super::preparations::Preparations;
@@ -10,7 +11,7 @@ use crate::datapath::closing::ClosingReport;
 use crate::datapath::exempt::ExemptReport;
 use crate::flows::FlowReport;
 use crate::source::kube::{Watch, WatchReport};
-use crate::sync::{Report, ReportRequest};
+use crate::sync::{At, Report, Request};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Permissions};
@@ -80,7 +81,7 @@ pub(super) fn socket(run_dir: &Path) -> PathBuf {
 /// Answers `ferrule status`.
 pub(super) struct Server {
     pub(super) socket: PathBuf,
-    pub(super) sync: mpsc::Sender<ReportRequest>,
+    pub(super) sync: mpsc::Sender<Request>,
     pub(super) devices: mpsc::Sender<DeviceRequest>,
     pub(super) preparations: Preparations,
     pub(super) flows: watch::Receiver<FlowReport>,
@@ -116,7 +117,7 @@ impl Server {
                 }
                 Some(answered) = clients.join_next() => match answered {
                     Ok(Ok(Ok(Answered::Stop))) => return Ok(()),
-                    Ok(Ok(Ok(Answered::Report))) => {}
+                    Ok(Ok(Ok(Answered::Question))) => {}
                     Ok(Ok(Err(error))) => debug!("a request was not answered: {error:#}"),
                     Ok(Err(_)) => debug!("a request took too long"),
                     Err(error) => debug!("a request could not be handled: {error}"),
@@ -130,16 +131,20 @@ impl Server {
         BufReader::new((&mut client).take(LONGEST_REQUEST))
             .read_line(&mut line)
             .await?;
-        match line.trim_end() {
-            REPORT => {
-                client
-                    .write_all(&serde_json::to_vec(&self.report().await?)?)
-                    .await?;
-                Ok(Answered::Report)
-            }
-            STOP => Ok(Answered::Stop),
-            other => bail!("unknown request {other:?}"),
-        }
+        let answer = match line.trim_end() {
+            REPORT => serde_json::to_vec(&self.report().await?)?,
+            STOP => return Ok(Answered::Stop),
+            other => match other.strip_prefix(NAME) {
+                Some(at) => serde_json::to_vec(&self.name(at.parse()?).await?)?,
+                None => bail!("unknown request {other:?}"),
+            },
+        };
+        client.write_all(&answer).await?;
+        Ok(Answered::Question)
+    }
+
+    async fn name(&self, at: At) -> Result<Option<String>> {
+        request(&self.sync, |reply| Request::Name(at, reply)).await
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -157,8 +162,8 @@ impl Server {
             reserved_ports: self.preparations.reserved_ports.clone(),
             warnings: self.warnings(),
             watches: self.watches.iter().map(Watch::report).collect(),
-            sync: request(&self.sync).await?,
-            devices: request(&self.devices).await?,
+            sync: request(&self.sync, Request::Report).await?,
+            devices: request(&self.devices, |reply| reply).await?,
             sockets: SocketReport {
                 exempt: self.exempt.borrow().clone(),
                 ..self.sockets.borrow().clone()
@@ -171,18 +176,23 @@ impl Server {
 
 /// What was asked for.
 enum Answered {
-    Report,
+    Question,
     Stop,
 }
 
 const REPORT: &str = "report";
+const NAME: &str = "name ";
 const STOP: &str = "stop";
 /// Bytes that a request may have.
 const LONGEST_REQUEST: u64 = 64;
 
-async fn request<T>(to: &mpsc::Sender<oneshot::Sender<T>>) -> Result<T> {
+async fn request<R, T>(
+    to: &mpsc::Sender<R>,
+    question: impl FnOnce(oneshot::Sender<T>) -> R,
+) -> Result<T> {
     let (reply, answer) = oneshot::channel();
-    to.send(reply).await.ok().context("the agent is stopping")?;
+    let sent = to.send(question(reply)).await;
+    sent.ok().context("the agent is stopping")?;
     answer.await.context("the agent is stopping")
 }
 
@@ -197,6 +207,18 @@ pub fn ask(run_dir: &Path) -> Result<Option<AgentReport>> {
     Ok(Some(
         serde_json::from_slice(&answer).context("the agent's answer")?,
     ))
+}
+
+/// What the agent that runs on this folder calls what is dialled here; `None` if no agent runs.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_name(run_dir: &Path, at: &At) -> Result<Option<Option<String>>> {
+    let Some(answer) = send(run_dir, &format!("{NAME}{at}"))? else {
+        return Ok(None);
+    };
+    let name = serde_json::from_slice(&answer).context("the agent's answer")?;
+    Ok(Some(name))
 }
 
 /// Whether an agent runs on this folder, however busy it is.

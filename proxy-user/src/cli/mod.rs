@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod configuration;
+pub mod explain;
 pub mod init;
 pub mod status;
 mod table;

@@ -53,6 +53,9 @@ impl IpFamily {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// The name as Kubernetes writes it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -4,26 +4,29 @@ use clap::builder::Resettable;
 use clap::{Arg, Command};
 use std::ffi::{OsStr, OsString};
 
+/// Subcommands that take flags of kube-proxy.
+const SUBCOMMANDS: [&str; 2] = ["run", "explain"];
 /// Here empty means something: nowhere.
 const MEANT: [&str; 2] = ["healthz-bind-address", "metrics-bind-address"];
 
-/// The words of a command line without the flags of `run` that have an empty value. Others stay, so that they are
+/// The words of a command line without flags of kube-proxy that have an empty value. Others stay, so that they are
 /// refused if nobody knows them.
 pub fn without_empty(
     command: &Command,
     words: impl IntoIterator<Item = OsString>,
 ) -> Vec<OsString> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let run = command.find_subcommand("run");
-    let Some(run) = run.filter(|run| words.get(1).is_some_and(|it| it == run.get_name())) else {
+    let mut names = SUBCOMMANDS.into_iter();
+    let name = names.find(|name| words.get(1).is_some_and(|it| it == name));
+    let Some(subcommand) = name.and_then(|name| command.find_subcommand(name)) else {
         return words;
     };
     let mut kept: Vec<OsString> = Vec::new();
     for word in words {
-        let is_value = word.is_empty() && kept.last().is_some_and(|it| is_flag(run, it, ""));
+        let is_value = word.is_empty() && kept.last().is_some_and(|it| is_flag(subcommand, it, ""));
         if is_value {
             kept.pop();
-        } else if !is_flag(run, &word, "=") {
+        } else if !is_flag(subcommand, &word, "=") {
             kept.push(word);
         }
     }
@@ -45,10 +48,10 @@ pub(super) fn without_empty_variable(
 }
 
 /// Whether this is the name of a flag with a value that can't be meant to be empty, and this behind it.
-fn is_flag(run: &Command, word: &OsStr, behind: &str) -> bool {
+fn is_flag(subcommand: &Command, word: &OsStr, behind: &str) -> bool {
     let name = word.to_str().and_then(|it| it.strip_prefix("--"));
     let name = name.and_then(|it| it.strip_suffix(behind));
-    let is_known = |name| run.get_arguments().any(|it| has_name(it, name));
+    let is_known = |name| subcommand.get_arguments().any(|it| has_name(it, name));
     name.is_some_and(|name| !MEANT.contains(&name) && is_known(name))
 }
 

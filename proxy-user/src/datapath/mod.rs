@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
 pub mod closing;
+pub mod content;
 pub mod cost;
 pub mod devices;
 pub mod exempt;

@@ -128,7 +128,7 @@ impl Sweep {
 }
 
 /// The time as the programs have it.
-fn now() -> Result<Ticks> {
+pub(super) fn now() -> Result<Ticks> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?);
     let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     Ok(Ticks::of_nanoseconds(nanoseconds))

@@ -9,7 +9,7 @@ use super::{Delivery, Event, Object};
 use catalog::Catalog;
 use folder::Folder;
 use std::error::Error;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +29,21 @@ pub fn objects(text: &str) -> Result<Vec<Object>, String> {
     parsed
         .map(|parsed| parsed.objects)
         .map_err(|broken| broken.to_string())
+}
+
+/// What a folder holds now: its objects, and what is wrong with its files.
+///
+/// # Errors
+/// The folder can't be listed.
+pub fn read(path: impl Into<PathBuf>) -> io::Result<Vec<Event>> {
+    let mut folder = Folder::new(path.into());
+    let everything = Look {
+        scope: Scope::Everything,
+        ..Look::default()
+    };
+    let changes = folder.changes(&everything, |_| false)?;
+    let display = |name: &str| folder.path().join(name).display().to_string();
+    Ok(Catalog::default().update(changes, display))
 }
 
 /// A watched folder.

@@ -1,6 +1,6 @@
 //! The loop itself: which of events, requests, retries and grace periods comes next.
 
-use super::{Followed, ReportRequest, Sync};
+use super::{Followed, Request, Sync};
 use crate::datapath::{Datapath, Grace};
 use crate::frontend::LocalAddresses;
 use crate::source::Delivery;
@@ -22,7 +22,7 @@ impl<D: Datapath> Sync<D> {
     pub async fn run(
         mut self,
         mut events: mpsc::Receiver<Delivery>,
-        mut requests: mpsc::Receiver<ReportRequest>,
+        mut requests: mpsc::Receiver<Request>,
         mut addresses: watch::Receiver<LocalAddresses>,
         mut followed: watch::Receiver<Followed>,
         gone: impl Fn(),
@@ -44,10 +44,7 @@ impl<D: Datapath> Sync<D> {
                     Some(delivery) => self.take(delivery, &mut events),
                     None => return self.datapath,
                 },
-                Some(reply) = requests.recv() => {
-                    // The asker may have given up; that is no concern of the loop.
-                    let _ = reply.send(self.report());
-                }
+                Some(request) = requests.recv() => self.answer(request),
                 Ok(()) = addresses.changed() => {
                     let now = addresses.borrow_and_update().clone();
                     self.set_local_addresses(now);
@@ -73,6 +70,14 @@ impl<D: Datapath> Sync<D> {
 }
 
 impl<D: Datapath> Sync<D> {
+    /// The asker may have given up; that is no concern of the loop.
+    fn answer(&self, request: Request) {
+        match request {
+            Request::Report(reply) => drop(reply.send(self.report())),
+            Request::Name(at, reply) => drop(reply.send(self.name_at(&at))),
+        }
+    }
+
     /// Writes it, and with it what waits behind it already: of a Service that changes faster than it can be
     /// written, only the last state is.
     fn take(&mut self, first: Delivery, events: &mut mpsc::Receiver<Delivery>) {

@@ -66,6 +66,10 @@ impl Claims {
         Ok(Claimed::New)
     }
 
+    pub(super) fn holder(&self, at: Dialled) -> Option<&ServiceName> {
+        Some(&self.by_frontend.get(&at)?.holder)
+    }
+
     /// Claims what is in the maps already, so that there is no question of room.
     pub(super) fn insert(&mut self, at: Dialled, name: &ServiceName) {
         let claim = Claim {

@@ -7,8 +7,9 @@ use super::claims::{Claimed, Claims};
 use super::content::Dialled;
 use super::regions::Regions;
 use super::{Capacity, Freed, Map};
-use crate::frontend::ServiceName;
+use crate::frontend::{Protocol, ServiceName};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// A map has no room for what a Service needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +144,11 @@ impl Ids {
             Map::BackendsV6 => self.backends_v6.used(),
             Map::SourceRangesV4 | Map::SourceRangesV6 => self.source_sets.used(),
         }
+    }
+
+    /// The Service that has a frontend; no protocol: the address as such.
+    pub fn holder(&self, at: (IpAddr, u16, Option<Protocol>)) -> Option<&ServiceName> {
+        self.claims.holder(at)
     }
 
     /// A generation unlike those before; never 0.
