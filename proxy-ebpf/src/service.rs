@@ -36,10 +36,30 @@ impl Origin {
         is_pod: false,
     };
 
+    /// The same as a name, for whoever tells of it.
+    pub const fn place(self) -> Place {
+        match self {
+            Self { is_node: true, .. } => Place::Node,
+            Self { is_pod: true, .. } => Place::Pod,
+            _ => Place::Outside,
+        }
+    }
+
     #[inline(always)]
     const fn is_outside(self) -> bool {
         !(self.is_node | self.is_pod)
     }
+}
+
+/// See [`Origin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A process of this node.
+    Node,
+    /// A pod.
+    Pod,
+    /// Outside of the cluster, or it can't be told.
+    Outside,
 }
 
 /// What a packet's destination is, if it is a frontend.
