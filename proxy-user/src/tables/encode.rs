@@ -77,8 +77,8 @@ struct Encoder<'a> {
     conflicts: Vec<Conflict>,
     /// Services that a port has taken over, or at least their backends.
     known: BTreeSet<u32>,
-    /// Set of source ranges of each family: all ports share it.
-    sets: BTreeMap<IpFamily, u32>,
+    /// Sets of source ranges: ports share them.
+    sets: BTreeMap<Vec<Cidr>, u32>,
     /// What has been taken from `ids`.
     taken: Vec<Freed>,
 }
@@ -97,7 +97,7 @@ impl Encoder<'_> {
         }
         let known = self.known_service(&frontends);
         let (backends, rows) = self.backends::<A>(known, &port.backends)?;
-        let sources = self.sources::<A>(known, port.family, port.source_ranges.as_deref())?;
+        let sources = self.sources::<A>(known, port.source_ranges.as_deref())?;
         let words = words(port, sources, backends);
         let service = self.service_id(known, &frontends, &words)?;
         let word = self.region(service, words)?;
@@ -244,13 +244,12 @@ impl Encoder<'_> {
     fn sources<A: Family>(
         &mut self,
         known: Option<u32>,
-        family: IpFamily,
         ranges: Option<&[Cidr]>,
     ) -> Result<u32, TableFull> {
         let Some(ranges) = ranges else {
             return Ok(0);
         };
-        if let Some(set) = self.sets.get(&family) {
+        if let Some(set) = self.sets.get(ranges) {
             return Ok(*set);
         }
         let in_set = |set| {
@@ -275,7 +274,7 @@ impl Encoder<'_> {
             }
         };
         A::rows_mut(&mut self.desired).ranges.extend(in_set(set));
-        self.sets.insert(family, set);
+        self.sets.insert(ranges.to_vec(), set);
         Ok(set)
     }
 
