@@ -99,6 +99,7 @@ pub enum Elsewhere {
 }
 
 /// Tells which. To be asked for what is no frontend.
+#[inline(always)]
 pub fn elsewhere<A: Family, K: Services<A>>(kernel: &K, address: &A) -> Elsewhere {
     if has_service(kernel, address) {
         Elsewhere::NoPort
