@@ -184,12 +184,12 @@ impl Steps {
                 format!("one of {backends} backends is chosen, each with the same probability")
             }
         });
-        self.masks(led, choices);
+        self.masks(led);
         self.address(query, choices, origin);
     }
 
     /// Why kube-proxy would mask the client, or not.
-    fn masks(&mut self, led: &Led, choices: &[Choice]) {
+    fn masks(&mut self, led: &Led) {
         let is_pod_port = !led.frontend.is_external();
         let masks_all = self.options.has(NodeOption::MasqueradeAll);
         self.say(match (led.policy_masks, is_pod_port) {
@@ -201,7 +201,7 @@ impl Steps {
                 "kube-proxy masks all clients that dial from outside under policy Cluster"
             }
             (true, false) => "kube-proxy masks the node's own connections under policy Local",
-            (false, _) if led.is_masked_by_kube_proxy(choices) => {
+            (false, _) if led.is_masked_there => {
                 "kube-proxy masks the client: it is the only backend itself (hairpin)"
             }
             (false, true) if self.detection == Detection::None => {

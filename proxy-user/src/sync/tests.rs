@@ -208,7 +208,7 @@ async fn the_loop_retries_answers_and_ends() {
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             let (reply, report) = oneshot::channel();
-            requests.send(reply).await.unwrap();
+            requests.send(Request::Report(reply)).await.unwrap();
             if report.await.unwrap().pending == 0 {
                 break;
             }
