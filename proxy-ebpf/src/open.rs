@@ -6,6 +6,7 @@
 use crate::checksum::{self, Delta};
 use crate::family::Family;
 use crate::kernel::{Kernel, NotInserted};
+use crate::service::Origin;
 use crate::{flow, snat};
 use bytemuck::Zeroable as _;
 use core::hint::black_box;
@@ -21,6 +22,8 @@ pub struct Plan<A> {
     pub address_delta: u32,
     /// Who answers.
     pub backend: BackendRef,
+    /// Where the client is; not known before a backend is chosen.
+    pub origin: Origin,
     /// Whether the client must be masked.
     pub masked: bool,
     /// Whether it need not be, although the policy says so, if answers come back by the way that it has come.
@@ -49,6 +52,7 @@ impl<A: Family> Plan<A> {
         // Unknown to the compiler, which would call memset otherwise: a loop over bytes.
         self.address_delta = black_box(0);
         self.backend = BackendRef::zeroed();
+        self.origin = Origin::OUTSIDE;
         self.masked = false;
         self.is_spared = false;
         self.renews = false;

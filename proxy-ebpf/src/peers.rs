@@ -33,7 +33,7 @@ pub fn choose<A: Family, K: Services<A>>(
         netns,
     } = *dialled;
     let client = AffinityKey::of_netns(netns, frontend.service);
-    let stays_local = service::stays_local(frontend, Origin::Node);
+    let stays_local = service::stays_local(frontend, Origin::NODE);
     let mut reference = BackendRef::zeroed();
     service::draw::<A, K>(kernel, frontend, &client, stays_local, &mut reference)?;
     let backend = service::known(kernel, reference).ok_or(DropReason::ServiceTorn)?;

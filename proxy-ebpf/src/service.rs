@@ -3,6 +3,7 @@
 use crate::family::Family;
 use crate::kernel::{Kernel, Services, Way};
 use crate::open::Plan;
+use core::hint::black_box;
 use proxy_common::{
     Affinity, AffinityKey, Backend, BackendRef, Detection, DeviceTrait, DropReason, Frontend,
     FrontendKey, FrontendTrait, NodeConfig, NodeOption, Proto, RegionHeader, ServiceWord, Tuple,
@@ -10,8 +11,49 @@ use proxy_common::{
 
 /// Where a client is, as far as traffic policies are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Origin {
+#[repr(C)]
+pub struct Origin {
+    /// It is a process of this node.
+    is_node: bool,
+    /// It is a pod.
+    is_pod: bool,
+}
+
+impl Origin {
+    /// A process of this node.
+    pub const NODE: Self = Self {
+        is_node: true,
+        is_pod: false,
+    };
+    /// A pod.
+    pub const POD: Self = Self {
+        is_node: false,
+        is_pod: true,
+    };
+    /// Outside of the cluster, or it can't be told.
+    pub const OUTSIDE: Self = Self {
+        is_node: false,
+        is_pod: false,
+    };
+
+    /// The same as a name, for whoever tells of it.
+    pub const fn place(self) -> Place {
+        match self {
+            Self { is_node: true, .. } => Place::Node,
+            Self { is_pod: true, .. } => Place::Pod,
+            _ => Place::Outside,
+        }
+    }
+
+    #[inline(always)]
+    const fn is_outside(self) -> bool {
+        !(self.is_node | self.is_pod)
+    }
+}
+
+/// See [`Origin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
     /// A process of this node.
     Node,
     /// A pod.
@@ -79,30 +121,54 @@ fn has_service<A: Family, K: Services<A>>(kernel: &K, address: &A) -> bool {
 /// one that the client has had, if it is to stay there; else any that may answer, each with the same
 /// probability.
 ///
-/// A function of its own to the verifier too: the stack it needs is needed for this call only. It
-/// returns no data because there is no BTF for an enum that carries a struct.
+/// Its steps are functions of their own to the verifier, too, which follows each of them once: what one has found
+/// out the next one reads from the plan, of whose content the verifier keeps nothing. They return no data because
+/// there is no BTF for an enum that carries a struct.
 #[inline(never)]
 pub fn choose<A: Family, K: Services<A>>(
     kernel: &K,
     frontend: Frontend,
     plan: &mut Plan<A>,
 ) -> Result<(), DropReason> {
-    let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
-    let client = plan.to.src;
-    let origin = origin(kernel, config, plan);
+    locate(kernel, plan);
     if !exists(kernel, plan.backend) {
-        admit(kernel, frontend, &client)?;
-        let key = AffinityKey::of_address(client.as_v6(), frontend.service);
-        draw(
-            kernel,
-            frontend,
-            &key,
-            stays_local(frontend, origin),
-            &mut plan.backend,
-        )?;
+        admit(kernel, frontend, &plan.to.src)?;
+        draw_planned(kernel, frontend, plan)?;
     }
+    lead(kernel, frontend, plan)
+}
+
+/// See [`choose`].
+#[inline(never)]
+fn locate<A: Family, K: Services<A>>(kernel: &K, plan: &mut Plan<A>) {
+    plan.origin = match kernel.config() {
+        Some(config) => origin(kernel, config, plan),
+        None => Origin::OUTSIDE,
+    };
+}
+
+/// See [`choose`].
+#[inline(never)]
+fn draw_planned<A: Family, K: Services<A>>(
+    kernel: &K,
+    frontend: Frontend,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let client = AffinityKey::of_address(plan.to.src.as_v6(), frontend.service);
+    let stays_local = stays_local(frontend, plan.origin);
+    draw(kernel, frontend, &client, stays_local, &mut plan.backend)
+}
+
+/// Plans the way to the backend that has been drawn. See [`choose`].
+#[inline(never)]
+fn lead<A: Family, K: Services<A>>(
+    kernel: &K,
+    frontend: Frontend,
+    plan: &mut Plan<A>,
+) -> Result<(), DropReason> {
+    let config = kernel.config().ok_or(DropReason::ServiceTorn)?;
     let backend = known(kernel, plan.backend).ok_or(DropReason::ServiceTorn)?;
-    mask(config, frontend, origin, &backend, plan);
+    mask(config, frontend, &backend, plan);
     let original = plan.to;
     plan.to.dst = backend.address;
     plan.to.dport = backend.port;
@@ -118,7 +184,7 @@ pub fn origin<A: Family, K: Services<A>>(
     plan: &Plan<A>,
 ) -> Origin {
     if plan.is_host {
-        return Origin::Node;
+        return Origin::NODE;
     }
     let family = A::of_node(config);
     let is_pod = match family.detection() {
@@ -129,26 +195,27 @@ pub fn origin<A: Family, K: Services<A>>(
             device.is_some_and(|device| device.is(DeviceTrait::OfPods))
         }
     };
-    if is_pod { Origin::Pod } else { Origin::Outside }
+    Origin {
+        is_node: false,
+        is_pod,
+    }
 }
 
 /// Whether only backends on this node may answer. An external address is dialled inside of the cluster as
 /// if the load balancer had been asked: any backend will do.
 #[inline(always)]
 pub fn stays_local(frontend: Frontend, origin: Origin) -> bool {
-    let is_inside = origin as u32 != Origin::Outside as u32;
-    frontend.has(FrontendTrait::StaysLocal) && !(frontend.is_external() && is_inside)
+    frontend.has(FrontendTrait::StaysLocal) & (!frontend.is_external() | origin.is_outside())
 }
 
 /// Whether clients of this origin are masked, as far as the traffic policy is concerned.
 #[inline(always)]
 pub fn policy_masks<A: Family>(config: &NodeConfig, frontend: Frontend, origin: Origin) -> bool {
-    if !frontend.is_external() {
-        let is_known = A::of_node(config).detection() as u32 != Detection::None as u32;
-        let is_pod = origin as u32 == Origin::Pod as u32;
-        return config.options.has(NodeOption::MasqueradeAll) || is_known && !is_pod;
+    if frontend.is_external() {
+        return !frontend.has(FrontendTrait::StaysLocal) | origin.is_node;
     }
-    !frontend.has(FrontendTrait::StaysLocal) || origin as u32 == Origin::Node as u32
+    let is_known = A::of_node(config).detection() as u32 != Detection::None as u32;
+    config.options.has(NodeOption::MasqueradeAll) | (is_known & !origin.is_pod)
 }
 
 /// Plans whether the client is masked: if its backend would else talk to itself (hairpin), or if the policy
@@ -158,15 +225,14 @@ pub fn policy_masks<A: Family>(config: &NodeConfig, frontend: Frontend, origin: 
 fn mask<A: Family>(
     config: &NodeConfig,
     frontend: Frontend,
-    origin: Origin,
     backend: &Backend<A>,
     plan: &mut Plan<A>,
 ) {
-    let is_wanted = policy_masks::<A>(config, frontend, origin);
-    let is_spared = backend.is_local() && !config.options.has(NodeOption::MasqueradeLocal);
+    let is_wanted = policy_masks::<A>(config, frontend, plan.origin);
+    let is_spared = backend.is_local() & !config.options.has(NodeOption::MasqueradeLocal);
     let is_hairpin = backend.address == plan.to.src;
-    plan.masked = is_hairpin || is_wanted && !is_spared;
-    plan.is_spared = is_wanted && is_spared && !is_hairpin;
+    plan.masked = is_hairpin | (is_wanted & !is_spared);
+    plan.is_spared = is_wanted & is_spared & !is_hairpin;
 }
 
 /// Whether a client may dial the frontend: addresses of load balancers may be for some only.
@@ -228,11 +294,12 @@ pub fn draw<A: Family, K: Services<A>>(
     stays_local: bool,
     drawn: &mut BackendRef,
 ) -> Result<(), DropReason> {
-    let sticks = frontend.has(FrontendTrait::Sticks);
-    if !(sticks && recall(kernel, client, frontend, stays_local, drawn)) {
+    let sticks = |frontend: Frontend| frontend.has(FrontendTrait::Sticks);
+    if !(sticks(frontend) && recall(kernel, client, frontend, stays_local, drawn)) {
         retried(|| pick::<A, K>(kernel, frontend.service, stays_local, drawn))?;
     }
-    if sticks {
+    // Read anew: the verifier would follow all between once for each answer.
+    if sticks(black_box(frontend)) {
         remember::<A, K>(kernel, client, drawn);
     }
     Ok(())

@@ -192,7 +192,7 @@ fn check_probe(
     );
     match &expect["nodeEligible"] {
         Value::String(absent) if absent == "absent" => {
-            assert!(body.get("nodeEligible").is_none(), "{step}")
+            assert!(body.get("nodeEligible").is_none(), "{step}");
         }
         eligible => assert_eq!(body["nodeEligible"], *eligible, "{step}: {body}"),
     }

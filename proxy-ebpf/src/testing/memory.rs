@@ -3,6 +3,7 @@
 use crate::kernel::{Hop, Journey, Kernel, NextHop, NotInserted, Onward, Route, Services, Way};
 use crate::lane::Lane;
 use crate::open::Plan;
+use crate::service::Origin;
 use crate::testing::{Fixture, MemoryPacket, Step, World};
 use crate::{Fate, pipeline};
 use bytemuck::Zeroable;
@@ -165,6 +166,7 @@ macro_rules! kernel_in_memory {
                         id: 1,
                         generation: 1,
                     },
+                    origin: Origin::POD,
                     masked: true,
                     is_spared: true,
                     renews: true,

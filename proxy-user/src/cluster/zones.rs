@@ -25,7 +25,8 @@ pub(super) struct ZoneSet(u16);
 pub(super) struct Zones {
     /// The node's own one.
     own: Option<Box<str>>,
-    ids: HashMap<Box<[Box<str>]>, ZoneSet>,
+    /// By the names of the zones in their order, with commas between them, which names don't have.
+    ids: HashMap<Box<str>, ZoneSet>,
     /// By number; of those from 1 on.
     hints: Vec<Hint>,
 }
@@ -39,21 +40,29 @@ impl Zones {
     /// The combination of these zones. Beyond 65535 of them a new one counts as none: that switches hints off
     /// where it appears, and no real cluster has as many.
     pub(super) fn set<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> ZoneSet {
-        let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-        if names.is_empty() {
+        let mut names = names.filter(|name| !name.is_empty());
+        let Some(first) = names.next() else {
             return ZoneSet::NONE;
+        };
+        let mut names: Vec<&str> = names.collect();
+        if names.is_empty() {
+            return self.id(first);
         }
+        names.push(first);
         names.sort_unstable();
         names.dedup();
-        let names: Box<[Box<str>]> = names.into_iter().map(Box::from).collect();
-        if let Some(known) = self.ids.get(&names) {
+        self.id(&names.join(","))
+    }
+
+    fn id(&mut self, names: &str) -> ZoneSet {
+        if let Some(known) = self.ids.get(names) {
             return *known;
         }
         let Ok(number) = u16::try_from(self.hints.len() + 1) else {
             return ZoneSet::NONE;
         };
-        self.hints.push(hint(&names, self.own.as_deref()));
-        self.ids.insert(names, ZoneSet(number));
+        self.hints.push(hint(names, self.own.as_deref()));
+        self.ids.insert(names.into(), ZoneSet(number));
         ZoneSet(number)
     }
 
@@ -79,9 +88,9 @@ impl Zones {
     }
 }
 
-fn hint(names: &[Box<str>], own: Option<&str>) -> Hint {
+fn hint(names: &str, own: Option<&str>) -> Hint {
     match own {
-        Some(own) if names.iter().any(|name| **name == *own) => Hint::Here,
+        Some(own) if names.split(',').any(|name| name == own) => Hint::Here,
         _ => Hint::Elsewhere,
     }
 }

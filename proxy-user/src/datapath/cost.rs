@@ -119,6 +119,7 @@ fn file_of(map: &Map) -> Option<RawFd> {
     let data: &MapData = match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::LpmTrie(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::SkStorage(data)

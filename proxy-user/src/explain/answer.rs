@@ -9,7 +9,7 @@ use crate::tables;
 use proxy_common::{AddrV4, AddrV6, DropReason, FrontendTrait, Port, Proto, Tuple, Verdict};
 use proxy_ebpf::family::Family;
 use proxy_ebpf::kernel::Services;
-use proxy_ebpf::service::{Elsewhere, Origin};
+use proxy_ebpf::service::{Elsewhere, Origin, Place};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -187,9 +187,9 @@ impl Led {
 
 /// A process of this node goes on with an address of the node; what it sends from loopback can't.
 pub(super) fn keeps_address(choices: &[Choice], origin: Origin, query: &Query) -> bool {
-    match origin {
-        Origin::Node => !query.from.ip().is_loopback(),
-        Origin::Pod | Origin::Outside => !choices.iter().any(|it| it.is_masked),
+    match origin.place() {
+        Place::Node => !query.from.ip().is_loopback(),
+        Place::Pod | Place::Outside => !choices.iter().any(|it| it.is_masked),
     }
 }
 

@@ -124,6 +124,7 @@ impl<A: Family> Packet<A> {
             to: self.tuple,
             address_delta: 0,
             backend: BackendRef::zeroed(),
+            origin: Origin::OUTSIDE,
             masked: false,
             is_spared: false,
             renews: false,

@@ -9,7 +9,7 @@ use proxy_common::{
 };
 use proxy_ebpf::family::Family;
 use proxy_ebpf::kernel::Services;
-use proxy_ebpf::service::Origin;
+use proxy_ebpf::service::{Origin, Place};
 use std::collections::BTreeSet;
 
 /// The steps so far.
@@ -30,30 +30,30 @@ impl Steps {
         let family = config.map(A::of_node);
         let detection = family.map_or(Detection::None, |family| family.detection());
         let client = query.from.ip();
-        let first = match (origin, detection) {
-            (Origin::Node, _) => format!("{client} is this node's own: the node itself sends"),
-            (Origin::Pod, Detection::ByDevice) => {
+        let first = match (origin.place(), detection) {
+            (Place::Node, _) => format!("{client} is this node's own: the node itself sends"),
+            (Place::Pod, Detection::ByDevice) => {
                 format!(
                     "{client} is a pod: packets of pods come in by {}",
                     device_of(query)
                 )
             }
-            (Origin::Pod, _) => {
+            (Place::Pod, _) => {
                 let range = family.map(|family| text(&family.pods)).unwrap_or_default();
                 format!("{client} is a pod: it is in {range}")
             }
-            (Origin::Outside, Detection::None) => format!(
+            (Place::Outside, Detection::None) => format!(
                 "{client} counts as a client outside: by what pods are known on this node is not known"
             ),
-            (Origin::Outside, Detection::BySource) => {
+            (Place::Outside, Detection::BySource) => {
                 let range = family.map(|family| text(&family.pods)).unwrap_or_default();
                 format!("{client} is outside: it is not in {range}, where pods are")
             }
-            (Origin::Outside, Detection::ByDevice) if device == 0 => format!(
+            (Place::Outside, Detection::ByDevice) if device == 0 => format!(
                 "{client} counts as a client outside: pods are known by the device that packets come in by, and none \
                  was given"
             ),
-            (Origin::Outside, Detection::ByDevice) => {
+            (Place::Outside, Detection::ByDevice) => {
                 format!(
                     "{client} is outside: {} is no device of pods",
                     device_of(query)
@@ -215,9 +215,9 @@ impl Steps {
     /// What Ferrule does with it.
     fn address(&mut self, query: &Query, choices: &[Choice], origin: Origin) {
         let is_kept = keeps_address(choices, origin, query);
-        self.say(match (origin, is_kept) {
-            (Origin::Node, true) => "backends see an address of this node, which is the client",
-            (Origin::Node, false) => "backends see an address of this node instead of loopback",
+        self.say(match (origin.place(), is_kept) {
+            (Place::Node, true) => "backends see an address of this node, which is the client",
+            (Place::Node, false) => "backends see an address of this node instead of loopback",
             (_, true) if choices.iter().any(|it| it.is_spared) => {
                 "backends see the client's address: they are on this node, through which their answers go anyway"
             }

@@ -161,14 +161,6 @@ pub fn service_ports(view: &ServiceView, node: &NodeContext) -> Vec<ServicePort>
     ports.collect()
 }
 
-/// The Service's cluster addresses at which nothing but its ports may be dialled: those that this node does not
-/// have itself.
-pub fn active_addresses(view: &ServiceView, node: &NodeContext) -> Vec<IpAddr> {
-    let addresses = view.cluster_ips.iter().copied();
-    let active = addresses.filter(|ip| !node.local_addresses.contains_key(ip));
-    active.collect()
-}
-
 /// The Service's cluster addresses that this node itself has: what listens there (a cache of DNS, say)
 /// answers, so they are no frontends. Each with the name of its device.
 pub fn left_alone<'a>(

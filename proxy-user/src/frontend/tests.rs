@@ -120,23 +120,6 @@ fn of_the_addresses_that_the_node_has_only_cluster_addresses_are_left_alone() {
 }
 
 #[test]
-fn active_addresses_are_not_those_of_the_node() {
-    let mut cluster = Cluster::new(NODE);
-    let text = format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{{DUAL}, {PORT}}}}}"
-    );
-    cluster.apply(&manifests::objects(&text).unwrap().remove(0));
-    let view = cluster.view(&ServiceName::new("default", "web")).unwrap();
-    assert_eq!(active_addresses(&view, &node()), view.cluster_ips);
-    let cache = [(view.cluster_ips[0], "nodelocaldns".to_owned())];
-    let caching = NodeContext {
-        local_addresses: cache.into(),
-        ..node()
-    };
-    assert_eq!(active_addresses(&view, &caching), view.cluster_ips[1..]);
-}
-
-#[test]
 fn the_policy_for_clients_outside_counts_where_they_can_get_in() {
     let policy = "externalTrafficPolicy: Local, internalTrafficPolicy: Local";
     let external = |spec: &str, status: &str| {
@@ -164,9 +147,9 @@ fn the_policy_for_clients_outside_counts_where_they_can_get_in() {
 
 #[test]
 fn who_may_dial_a_load_balancer_is_said_family_by_family() {
-    let ranges = |ranges: &str, status: &str| {
+    let of = |ranges: &str, status: &str, node: &NodeContext| {
         let spec = format!("{DUAL}, {PORT}, loadBalancerSourceRanges: [{ranges}]");
-        let ports = ports(&spec, status, &node());
+        let ports = ports(&spec, status, node);
         let texts = |port: &ServicePort| {
             let ranges = port.source_ranges.as_ref()?;
             let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
@@ -174,6 +157,7 @@ fn who_may_dial_a_load_balancer_is_said_family_by_family() {
         };
         ports.iter().map(texts).collect::<Vec<_>>()
     };
+    let ranges = |ranges: &str, status: &str| of(ranges, status, &node());
     let some = |text: &str| Some(text.to_owned());
     let both = "{ip: 203.0.113.1}, {ip: '2001:db8::1'}";
     assert_eq!(ranges("", both), [None, None]);
@@ -194,6 +178,11 @@ fn who_may_dial_a_load_balancer_is_said_family_by_family() {
             some("192.168.0.0/24 203.0.113.1/32"),
             some("2001:db8::1/128 fd00:c0::1/128")
         ]
+    );
+    let addressless = NodeContext::default();
+    assert_eq!(
+        of("192.168.0.0/24", both, &addressless),
+        [some("192.168.0.0/24"), None]
     );
 }
 

@@ -22,7 +22,10 @@ pub(super) fn backends(endpoints: &[Endpoint]) -> Vec<Backend> {
     let kept = backends
         .zip(endpoints)
         .filter(|(backend, endpoint)| backend.in_local || backend.in_cluster || endpoint.serving);
-    kept.map(|(backend, _)| backend).collect()
+    // Most are kept: growing takes longer than room for all.
+    let mut all = Vec::with_capacity(endpoints.len());
+    all.extend(kept.map(|(backend, _)| backend));
+    all
 }
 
 /// Who of some endpoints is chosen.

@@ -133,8 +133,12 @@ async fn a_port_that_others_have_is_complained_of_once_and_tried_again() {
         .await
         .unwrap();
     until(good, Some("good")).await;
-    // Whatever makes it look again changes nothing.
-    play.checks.send_modify(|_| {});
+    // It looks again, and says nothing new.
+    let later = free(V4[0]);
+    let (name, other_check) = check("later", later.port());
+    play.checks
+        .send_modify(|told| drop(told.services.insert(name, other_check)));
+    until(later, Some("later")).await;
     drop(other);
     let tried = tokio::time::timeout(LIMIT, play.complaints.wait_for(Vec::is_empty)).await;
     tried.expect("it is tried again").unwrap();
