@@ -106,7 +106,7 @@ where
         ..*packet
     };
     let is_by_source = A::of_node(config).detection() == Detection::BySource;
-    let is_pod = service::origin(maps, config, &as_others.plan()) == Origin::Pod;
+    let is_pod = service::origin(maps, config, &as_others.plan()) == Origin::POD;
     match is_by_source && is_pod {
         true => as_others,
         false => *packet,
