@@ -325,14 +325,7 @@ impl Run {
     /// # Errors
     /// A family has several; there is none, but a fast lane.
     pub fn cluster_cidrs(&self) -> Result<Vec<Cidr>> {
-        let families = self
-            .cluster_cidr
-            .iter()
-            .map(|cidr| cidr.address().is_ipv4());
-        let v4 = families.filter(|is_v4| *is_v4).count();
-        if v4 > 1 || self.cluster_cidr.len() - v4 > 1 {
-            bail!("--cluster-cidr: at most one range of each family");
-        }
+        one_of_each_family(&self.cluster_cidr)?;
         if self.cluster_cidr.is_empty() && !self.fast_lane.is_off() {
             bail!(
                 "--fast-lane needs --cluster-cidr: what leaves it would be masqueraded by others, \
@@ -341,4 +334,17 @@ impl Run {
         }
         Ok(self.cluster_cidr.clone())
     }
+}
+
+/// Checks the ranges of `--cluster-cidr`.
+///
+/// # Errors
+/// There are several of one family.
+pub fn one_of_each_family(cluster_cidrs: &[Cidr]) -> Result<()> {
+    let families = cluster_cidrs.iter().map(|cidr| cidr.address().is_ipv4());
+    let v4 = families.filter(|is_v4| *is_v4).count();
+    if v4 > 1 || cluster_cidrs.len() - v4 > 1 {
+        bail!("--cluster-cidr: at most one range of each family");
+    }
+    Ok(())
 }

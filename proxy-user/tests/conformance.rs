@@ -3,21 +3,19 @@
 
 #[path = "conformance/cases.rs"]
 mod cases;
+#[path = "conformance/command.rs"]
+mod command;
 #[path = "conformance/modes.rs"]
 mod modes;
 
 use cases::{Case, FILES, Packet, path, read};
+use command::{Folder, ask, command, line};
 use modes::Row;
 use proxy_user::explain::{Answer, Fate, Offline};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
 #[test]
 fn the_data_is_as_it_was_recorded() {
@@ -180,58 +178,4 @@ fn one_answer_has_the_fields_of_the_contract_and_no_others() {
         "client_address_kept": true,
     });
     assert_eq!(Value::Object(answer), expected);
-}
-
-fn line(packet: &Packet) -> String {
-    let query = packet.query();
-    let from = query.from.ip().to_string();
-    json!({"from": from, "to": query.to.to_string(), "proto": packet.protocol}).to_string()
-}
-
-fn command(folder: &Folder, case: &Case) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrule"));
-    command
-        .arg("explain")
-        .arg("--manifests")
-        .arg(&folder.0)
-        .args(case.flags());
-    command
-}
-
-fn ask(folder: &Folder, case: &Case, lines: &str) -> Output {
-    let mut command = command(folder, case);
-    command.arg("--batch").stdin(Stdio::piped());
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let lines = lines.to_owned();
-    // Apart: who does not read answers must not ask for ever.
-    let asking = thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    asking.join().unwrap().unwrap();
-    output
-}
-
-/// A folder with one manifest, as long as it lives.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn with(manifest: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ferrule-conformance-{}-{number}", std::process::id());
-        let folder = Self(std::env::temp_dir().join(name));
-        fs::create_dir_all(&folder.0).unwrap();
-        fs::write(folder.0.join("objects.json"), manifest).unwrap();
-        folder
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -24,6 +24,8 @@ mod contained;
 mod everywhere;
 #[path = "netns/expiry.rs"]
 mod expiry;
+#[path = "netns/explain.rs"]
+mod explain;
 #[path = "netns/families.rs"]
 mod families;
 #[path = "netns/fast_lane.rs"]

@@ -178,7 +178,7 @@ impl Led {
             verdict: Fate::Forward,
             reason: Verdict::Created.name(),
             backends: backends.into_iter().collect(),
-            masquerade: self.is_masked_by_kube_proxy(choices),
+            masquerade: self.is_masked_there,
             client_address_kept: keeps_address(choices, origin, query),
             ..Answer::pass(Vec::new())
         }

@@ -2,7 +2,9 @@
 
 use super::Maps;
 use bytemuck::Zeroable as _;
-use proxy_common::{BackendRef, DropReason, Frontend, FrontendTrait, Proto, Tuple};
+use proxy_common::{
+    BackendRef, Detection, DropReason, Frontend, FrontendTrait, NodeConfig, Proto, Tuple,
+};
 use proxy_ebpf::family::Family;
 use proxy_ebpf::kernel::Services;
 use proxy_ebpf::open::Plan;
@@ -44,8 +46,10 @@ pub(super) struct Led {
     pub(super) frontend: Frontend,
     /// Whether only backends on this node may answer.
     pub(super) stays_local: bool,
-    /// Whether the policy wants clients like this to be masked.
+    /// Whether kube-proxy masks clients like this by policy.
     pub(super) policy_masks: bool,
+    /// Whether it masks this one: also if nobody else can answer than the client itself.
+    pub(super) is_masked_there: bool,
     /// What can come of it, draw by draw: the same each time if the client goes on with a backend that it has had.
     pub(super) choices: Result<Vec<Choice>, DropReason>,
 }
@@ -69,17 +73,48 @@ where
     let way = match dialled(maps, packet) {
         None => Way::Elsewhere(service::elsewhere(maps, &packet.tuple.dst)),
         Some((at, frontend)) => {
+            let there = as_kube_proxy_sees_it(maps, config, packet);
+            let origin_there = service::origin(maps, config, &there.plan());
+            let policy_masks = service::policy_masks::<A>(config, frontend, origin_there);
             let stays_local = service::stays_local(frontend, origin);
             Way::Led(Led {
                 at,
                 frontend,
                 stays_local,
-                policy_masks: service::policy_masks::<A>(config, frontend, origin),
+                policy_masks,
+                is_masked_there: policy_masks
+                    || choices(maps, &there, frontend, stays_local)
+                        .is_ok_and(|choices| are_masked(&choices)),
                 choices: choices(maps, packet, frontend, stays_local),
             })
         }
     };
     Some(Decision { origin, way })
+}
+
+/// kube-proxy asks first whether a source is in the pods' range, then whether it is the node's own.
+fn as_kube_proxy_sees_it<A: Family>(
+    maps: &Maps,
+    config: &NodeConfig,
+    packet: &Packet<A>,
+) -> Packet<A>
+where
+    Maps: Services<A>,
+{
+    let as_others = Packet {
+        is_own: false,
+        ..*packet
+    };
+    let is_by_source = A::of_node(config).detection() == Detection::BySource;
+    let is_pod = service::origin(maps, config, &as_others.plan()) == Origin::POD;
+    match is_by_source && is_pod {
+        true => as_others,
+        false => *packet,
+    }
+}
+
+fn are_masked(choices: &[Choice]) -> bool {
+    choices.iter().all(|it| it.is_masked)
 }
 
 impl<A: Family> Packet<A> {
@@ -108,12 +143,6 @@ impl<A: Family> Packet<A> {
 impl Led {
     pub(super) fn has(&self, what: FrontendTrait) -> bool {
         self.frontend.has(what)
-    }
-
-    /// Whether kube-proxy would mask the connection. Where the policy does not want it only a client that is its
-    /// own backend is masked: one that can have another is not counted as such.
-    pub(super) fn is_masked_by_kube_proxy(&self, choices: &[Choice]) -> bool {
-        self.policy_masks || choices.iter().all(|it| it.is_masked)
     }
 }
 

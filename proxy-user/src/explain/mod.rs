@@ -31,3 +31,6 @@ pub enum Name {
     /// There is nobody to ask.
     NobodyToAsk,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::decision::{Choice, Led};
 use super::{Maps, Name, Query};
 use crate::sync::At;
 use proxy_common::{
-    Detection, DropReason, FrontendKind, FrontendTrait, NodeConfig, NodeOption, Range,
+    Detection, DropReason, FrontendKind, FrontendTrait, NodeFamily, NodeOption, NodeOptions, Range,
 };
 use proxy_ebpf::family::Family;
 use proxy_ebpf::kernel::Services;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(super) struct Steps {
     steps: Vec<String>,
-    options: proxy_common::NodeOptions,
+    options: NodeOptions,
     detection: Detection,
 }
 
@@ -28,43 +28,31 @@ impl Steps {
     {
         let config = Services::<A>::config(maps);
         let family = config.map(A::of_node);
-        let detection = family.map_or(Detection::None, |family| family.detection());
-        let client = query.from.ip();
+        let detection = family.map_or(Detection::None, NodeFamily::detection);
+        let range = family.map(|family| text(&family.pods)).unwrap_or_default();
+        let (client, from) = (query.from.ip(), device_of(query));
         let first = match (origin.place(), detection) {
             (Place::Node, _) => format!("{client} is this node's own: the node itself sends"),
             (Place::Pod, Detection::ByDevice) => {
-                format!(
-                    "{client} is a pod: packets of pods come in by {}",
-                    device_of(query)
-                )
+                format!("{client} is a pod: packets of pods come in by {from}")
             }
-            (Place::Pod, _) => {
-                let range = family.map(|family| text(&family.pods)).unwrap_or_default();
-                format!("{client} is a pod: it is in {range}")
+            (Place::Pod, _) => format!("{client} is a pod: it is in {range}"),
+            (Place::Outside, Detection::None) => {
+                format!("{client} counts as outside: by what pods are known here is not known")
             }
-            (Place::Outside, Detection::None) => format!(
-                "{client} counts as a client outside: by what pods are known on this node is not known"
-            ),
             (Place::Outside, Detection::BySource) => {
-                let range = family.map(|family| text(&family.pods)).unwrap_or_default();
                 format!("{client} is outside: it is not in {range}, where pods are")
             }
             (Place::Outside, Detection::ByDevice) if device == 0 => format!(
-                "{client} counts as a client outside: pods are known by the device that packets come in by, and none \
-                 was given"
+                "{client} counts as outside: pods are known by the device that packets come in by, and none was given"
             ),
             (Place::Outside, Detection::ByDevice) => {
-                format!(
-                    "{client} is outside: {} is no device of pods",
-                    device_of(query)
-                )
+                format!("{client} is outside: {from} is no device of pods")
             }
         };
         Self {
             steps: vec![first],
-            options: config
-                .map(|config: &NodeConfig| config.options)
-                .unwrap_or_default(),
+            options: config.map(|config| config.options).unwrap_or_default(),
             detection,
         }
     }
@@ -184,12 +172,12 @@ impl Steps {
                 format!("one of {backends} backends is chosen, each with the same probability")
             }
         });
-        self.masks(led, choices);
+        self.masks(led);
         self.address(query, choices, origin);
     }
 
     /// Why kube-proxy would mask the client, or not.
-    fn masks(&mut self, led: &Led, choices: &[Choice]) {
+    fn masks(&mut self, led: &Led) {
         let is_pod_port = !led.frontend.is_external();
         let masks_all = self.options.has(NodeOption::MasqueradeAll);
         self.say(match (led.policy_masks, is_pod_port) {
@@ -201,7 +189,7 @@ impl Steps {
                 "kube-proxy masks all clients that dial from outside under policy Cluster"
             }
             (true, false) => "kube-proxy masks the node's own connections under policy Local",
-            (false, _) if led.is_masked_by_kube_proxy(choices) => {
+            (false, _) if led.is_masked_there => {
                 "kube-proxy masks the client: it is the only backend itself (hairpin)"
             }
             (false, true) if self.detection == Detection::None => {

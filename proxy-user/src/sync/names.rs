@@ -67,3 +67,30 @@ impl FromStr for At {
         Ok(Self::Port(at, protocol.ok_or_else(error)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dialled_can_be_written_and_read() {
+        for text in [
+            "10.96.0.10:53/UDP",
+            "[fd00:10:96::a]:80/TCP",
+            "192.0.2.1:9/SCTP",
+            "10.96.0.10",
+            "fd00:10:96::a",
+        ] {
+            assert_eq!(text.parse::<At>().unwrap().to_string(), text);
+        }
+        for wrong in [
+            "",
+            "10.96.0.10:53",
+            "10.96.0.10/UDP",
+            "10.96.0.10:53/udp",
+            "a:1/TCP",
+        ] {
+            assert!(wrong.parse::<At>().is_err(), "{wrong}");
+        }
+    }
+}

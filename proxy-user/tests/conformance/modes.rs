@@ -22,12 +22,15 @@ pub(crate) enum Row {
     NodePortElsewhere,
 }
 
+/// Whether a row decides about a packet.
+type Decides = fn(&Case, &Packet) -> bool;
+
 /// The row that decides about the packet, if one does.
 pub(crate) fn row(case: &Case, packet: &Packet) -> Option<Row> {
     if case.mode == Mode::Nftables {
         return None;
     }
-    let rows: [(Row, fn(&Case, &Packet) -> bool); 6] = [
+    let rows: [(Row, Decides); 6] = [
         (Row::LoopbackNodePort, is_loopback_node_port),
         (Row::WrongPort, is_wrong_port),
         (Row::UnallocatedAddress, is_unallocated),

@@ -42,6 +42,8 @@ pub enum Ring {
     /// From objects to maps.
     #[value(alias = "2")]
     Scenarios,
+    /// What the real kube-proxy does, recorded: its objects and packets, decided on the host.
+    Conformance,
     /// Packets through the programs, in the kernel.
     #[value(alias = "3")]
     Fixtures,
@@ -54,9 +56,10 @@ pub enum Ring {
 }
 
 impl Ring {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Units,
         Self::Scenarios,
+        Self::Conformance,
         Self::Fixtures,
         Self::Netns,
         Self::Kernels,
@@ -66,6 +69,7 @@ impl Ring {
         match self {
             Self::Units => "units",
             Self::Scenarios => "scenarios",
+            Self::Conformance => "conformance",
             Self::Fixtures => "fixtures",
             Self::Netns => "netns",
             Self::Kernels => "kernels",
@@ -76,11 +80,16 @@ impl Ring {
     /// that all invocations share one build. Guests have no cargo.
     fn invocations(self) -> &'static [&'static [&'static str]] {
         match self {
-            Self::Units => &[
-                &["--lib", "--bins"],
-                &["--test", "deploy", "--test", "conformance_health"],
-            ],
+            Self::Units => &[&["--lib", "--bins"], &["--test", "deploy"]],
             Self::Scenarios => &[&["--test", "scenarios"]],
+            Self::Conformance => &[&[
+                "--test",
+                "conformance",
+                "--test",
+                "conformance_units",
+                "--test",
+                "conformance_health",
+            ]],
             Self::Fixtures => &[&["--test", "prog_run"]],
             Self::Netns => &[
                 &["--test", "cluster"],

@@ -2,6 +2,7 @@
 
 use super::MANIFESTS;
 use crate::cluster::Cidr;
+use crate::config::one_of_each_family;
 use crate::explain::{Facts, Offline};
 use crate::frontend::{DetectLocal, NodePortAddresses};
 use crate::source::{Event, Kind, Object, manifests};
@@ -92,6 +93,7 @@ impl NodeFlags {
     }
 
     fn facts(&self, objects: &[Object]) -> Result<Facts> {
+        one_of_each_family(&self.cluster_cidr)?;
         Ok(Facts {
             node_name: self.node_name(objects)?,
             node_addresses: self.node_address.clone(),
