@@ -44,7 +44,7 @@ macro_rules! plain_rows {
         plain_row!(Unused<$addr>, Tuple<$addr>, Ticks, Ticks);
         plain_row!(FragmentKey<$addr>, $addr, $addr, u32, u32);
         plain_row!(FrontendKey<$addr>, $addr, Port, u16);
-        plain_row!(Backend<$addr>, $addr, Port, u16, u32);
+        plain_row!(Backend<$addr>, $addr, Port, u16, u32, u32);
         plain_row!(SourceRange<$addr>, u32, $addr);
         plain_row!(Range<$addr>, $addr, $addr);
         plain_row!(

@@ -295,6 +295,8 @@ pub struct Backend<A> {
     traits: u16,
     /// Told apart from earlier holders of this id; 0 is an empty row.
     pub generation: u32,
+    /// The service that it answers for; 0: not said.
+    pub service: u32,
 }
 
 impl<A: Address> Backend<A> {
@@ -313,6 +315,7 @@ impl<A: Address> Backend<A> {
             port,
             traits: Self::HERE * locality as u16,
             generation,
+            service: 0,
         }
         .listed(lists)
     }
@@ -326,6 +329,12 @@ impl<A: Address> Backend<A> {
             traits: self.traits & Self::HERE | local | cluster,
             ..self
         }
+    }
+
+    /// The same, and it answers for this service.
+    #[must_use]
+    pub const fn of_service(self, service: u32) -> Self {
+        Self { service, ..self }
     }
 
     /// Whether it runs on this node.

@@ -66,13 +66,13 @@ pub fn peer_of<A: Family, K: Services<A>>(
 ) -> Result<SocketAddress, SocketCall> {
     let mut known = peers.peers.iter().filter(|it| is_for(it, &dialled.at));
     if let Some(known) = known.next()
-        && service::exists(kernel, known.reference)
+        && let Some(backend) = service::known::<A, K>(kernel, known.reference)
     {
-        if known.service == dialled.frontend.service {
-            return Ok(known.backend);
-        }
         if known.service == Peer::LEFT {
             return Err(SocketCall::Left);
+        }
+        if backend.service == dialled.frontend.service {
+            return Ok(known.backend);
         }
     }
     let mut peer = Peer::zeroed();

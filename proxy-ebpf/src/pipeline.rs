@@ -6,7 +6,6 @@ use crate::kernel::Kernel;
 use crate::open::Plan;
 use crate::packet::Hooked;
 use crate::parse::{Headers, Place};
-use crate::service::Elsewhere;
 use crate::{
     DropReason, Fate, Verdict, flow, host, icmp, known, lane, nat, open, refuse, service, snat,
     unusual,
@@ -109,18 +108,13 @@ fn ingress_of<A: Family, P: Hooked, K: Kernel<A>>(
     }
 }
 
-/// A packet of no flow, to an address and port that is no frontend: where Services have their addresses
-/// nobody else answers.
+/// A packet of no flow, to an address and port that is no frontend: at a cluster address nobody else answers.
 #[inline(always)]
 fn to_no_frontend<A: Family, K: Kernel<A>>(kernel: &K, headers: &Headers<A>) -> Fate {
-    if !headers.starts_flow() {
-        return Ok(Verdict::NotService);
+    if headers.starts_flow() && service::has_service(kernel, &headers.tuple.dst) {
+        return Err(DropReason::NoBackend);
     }
-    match service::elsewhere(kernel, &headers.tuple.dst) {
-        Elsewhere::Unrelated => Ok(Verdict::NotService),
-        Elsewhere::NoPort => Err(DropReason::NoBackend),
-        Elsewhere::NoService => Err(DropReason::NoService),
-    }
+    Ok(Verdict::NotService)
 }
 
 /// `None`: the packet is of no flow, or begins one anew.
@@ -239,11 +233,20 @@ fn host_needs<A: Family, P: Hooked, K: Kernel<A>>(
     kernel: &K,
     headers: &Headers<A>,
 ) -> Result<FlowRole, Fate> {
-    let socket_port = packet.sender().ok_or(Ok(Verdict::NotService))?;
-    match host::need(kernel, headers, socket_port) {
-        Ok(role) => Ok(role),
-        Err(Verdict::NotService) => Err(to_no_frontend(kernel, headers)),
-        Err(verdict) => Err(Ok(verdict)),
+    let fate = match packet.sender() {
+        Some(socket_port) => match host::need(kernel, headers, socket_port) {
+            Ok(role) => return Ok(role),
+            Err(Verdict::NotService) => to_no_frontend(kernel, headers),
+            Err(verdict) => Ok(verdict),
+        },
+        None => Ok(Verdict::NotService),
+    };
+    let is_nobodys = || service::is_nobodys(kernel, &headers.tuple.dst, packet.device());
+    match fate {
+        Ok(Verdict::NotService) if headers.starts_flow() && is_nobodys() => {
+            Err(Err(DropReason::NoService))
+        }
+        fate => Err(fate),
     }
 }
 

@@ -101,20 +101,36 @@ pub enum Elsewhere {
 /// Tells which. To be asked for what is no frontend.
 #[inline(always)]
 pub fn elsewhere<A: Family, K: Services<A>>(kernel: &K, address: &A) -> Elsewhere {
-    if kernel.may_be_dialled(address) && has_service(kernel, address) {
-        return Elsewhere::NoPort;
-    }
-    match kernel.config() {
-        Some(config) if A::of_node(config).services.contain(address) => Elsewhere::NoService,
-        _ => Elsewhere::Unrelated,
+    if has_service(kernel, address) {
+        Elsewhere::NoPort
+    } else if is_for_services(kernel, address) {
+        Elsewhere::NoService
+    } else {
+        Elsewhere::Unrelated
     }
 }
 
+/// Whether an address is one of those that only Services have.
 #[inline(always)]
-fn has_service<A: Family, K: Services<A>>(kernel: &K, address: &A) -> bool {
-    kernel
-        .frontend(&FrontendKey::of_address(*address))
-        .is_some()
+fn is_for_services<A: Family, K: Services<A>>(kernel: &K, address: &A) -> bool {
+    let config = kernel.config();
+    config.is_some_and(|config| A::of_node(config).services.contain(address))
+}
+
+/// Whether a packet that leaves this node is for an address of Services that none has. That nobody has made it
+/// another's until now means that nobody will; what the node sends to itself does not leave it.
+#[inline(never)]
+pub fn is_nobodys<A: Family, K: Kernel<A>>(kernel: &K, address: &A, device: u32) -> bool {
+    is_for_services(kernel, address)
+        && !has_service(kernel, address)
+        && kernel.route(None, address, device).way != Way::Here
+}
+
+/// Whether it is a Service's cluster address.
+#[inline(always)]
+pub fn has_service<A: Family, K: Services<A>>(kernel: &K, address: &A) -> bool {
+    let key = FrontendKey::of_address(*address);
+    kernel.may_be_dialled(address) && kernel.frontend(&key).is_some()
 }
 
 /// Picks the backend of a flow to this frontend: the one that is planned already, if it still exists; the
@@ -332,7 +348,7 @@ fn recall<A: Family, K: Services<A>>(
     let is_fresh = ticks.is_some_and(|ticks| kernel.now().since(affinity.since) <= ticks);
     let backend = known::<A, K>(kernel, affinity.backend);
     *drawn = affinity.backend;
-    is_fresh && backend.is_some_and(|backend| backend.answers(stays_local))
+    is_fresh && backend.is_some_and(|it| it.service == frontend.service && it.answers(stays_local))
 }
 
 /// See [`exists`].
@@ -438,3 +454,73 @@ fn way_out<A: Family, K: Kernel<A>>(kernel: &K, src: &A, dst: &A, device: u32) -
 
 /// No device has this index.
 const NOWHERE: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+    use proxy_common::{AddrV4, Address as _, FrontendKind, Locality, Ticks};
+
+    const WEB: &str = "10.96.0.10:80";
+    const TICKS: u32 = 10;
+
+    /// Two backends, and clients that stay with one.
+    fn world() -> World {
+        let backends = [
+            ("10.244.1.5:8080", Locality::Local),
+            ("10.244.2.6:8080", Locality::Remote),
+        ];
+        World::default()
+            .service(Proto::Tcp, WEB, FrontendKind::ClusterIp, &backends)
+            .with_affinity(TICKS)
+    }
+
+    fn frontend(world: &World) -> Frontend {
+        *world.v4.frontends.values().next().expect("the frontend")
+    }
+
+    /// What the client of this number gets.
+    fn drawn(world: &World, client: u8) -> BackendRef {
+        let frontend = frontend(world);
+        let client = AddrV4::new([10, 244, 1, client].into());
+        let key = AffinityKey::of_address(client.as_v6(), frontend.service);
+        let mut drawn = BackendRef {
+            id: 0,
+            generation: 0,
+        };
+        draw::<AddrV4, _>(world, frontend, &key, false, &mut drawn).expect("a backend");
+        drawn
+    }
+
+    #[test]
+    fn a_client_stays_as_long_as_it_comes_back_in_time() {
+        let mut world = world();
+        let first = drawn(&world, 9);
+        for now in (1000..1200).step_by(TICKS as usize) {
+            world.now = Ticks::new(now);
+            assert_eq!(drawn(&world, 9), first, "at {now}");
+        }
+        let later = (0..64).map(|visit| {
+            world.now = Ticks::new(2000 + visit * (TICKS + 1));
+            drawn(&world, 9)
+        });
+        assert!(later.into_iter().any(|it| it != first), "the time was over");
+    }
+
+    #[test]
+    fn clients_are_told_apart() {
+        let world = world();
+        let first = drawn(&world, 1);
+        assert!((2..64).any(|client| drawn(&world, client) != first));
+    }
+
+    #[test]
+    fn a_backend_that_answers_for_another_service_now_is_not_recalled() {
+        let mut world = world();
+        let first = drawn(&world, 9);
+        let row = world.v4.backends.get_mut(&first.id).expect("its row");
+        *row = row.of_service(7);
+        let others = (0..64).map(|_| drawn(&world, 9)).collect::<Vec<_>>();
+        assert!(others.iter().any(|it| *it != first));
+    }
+}

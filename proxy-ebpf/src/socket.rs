@@ -321,7 +321,11 @@ fn is_served<A: Family, S: Socket, K: Services<A>>(
         return false;
     };
     let options = config.options;
-    let is_meant = !options.has(NodeOption::HostOnly) || is_of_host(socket, config);
+    // A pod that is to be masked even where that is not needed has to be so by devices.
+    let is_for_host_only = options.has(NodeOption::HostOnly)
+        | options.has(NodeOption::MasqueradeAll)
+        | options.has(NodeOption::MasqueradeLocal);
+    let is_meant = !is_for_host_only || is_of_host(socket, config);
     let is_for_all = !frontend.has(FrontendTrait::Restricted);
     is_meant && is_for_all && !socket.is_tied() && !socket.is_path() && !socket.is_exempt()
 }

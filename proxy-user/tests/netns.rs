@@ -1,5 +1,7 @@
 //! Ring 4: real connections through real programs, in a cluster made of network namespaces.
 
+#[path = "netns/affinity.rs"]
+mod affinity;
 #[path = "netns/api.rs"]
 mod api;
 #[path = "netns/cells.rs"]
@@ -48,12 +50,18 @@ mod hops;
 mod host;
 #[path = "netns/installed.rs"]
 mod installed;
+#[path = "netns/load_balancers.rs"]
+mod load_balancers;
 #[path = "netns/local_address.rs"]
 mod local_address;
+#[path = "netns/local_detection.rs"]
+mod local_detection;
 #[path = "netns/matrix.rs"]
 mod matrix;
 #[path = "netns/mtu.rs"]
 mod mtu;
+#[path = "netns/nobody.rs"]
+mod nobody;
 #[path = "netns/odd_callers.rs"]
 mod odd_callers;
 #[path = "netns/opting_out.rs"]
@@ -68,6 +76,8 @@ mod policy;
 mod ports;
 #[path = "netns/programs.rs"]
 mod programs;
+#[path = "netns/questions.rs"]
+mod questions;
 #[path = "netns/race.rs"]
 mod race;
 #[path = "netns/refused.rs"]
@@ -94,10 +104,14 @@ mod socket_modes;
 mod sockets;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/stale_udp.rs"]
+mod stale_udp;
 #[path = "netns/storm.rs"]
 mod storm;
 #[path = "netns/table.rs"]
 mod table;
+#[path = "netns/traffic_policies.rs"]
+mod traffic_policies;
 #[path = "netns/tunnel.rs"]
 mod tunnel;
 #[path = "netns/upkeep.rs"]

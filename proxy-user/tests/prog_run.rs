@@ -3,10 +3,20 @@
 
 #[path = "prog_run/arrays.rs"]
 mod arrays;
+#[expect(
+    dead_code,
+    reason = "shared with the ring on the host, which asks for more"
+)]
+#[path = "conformance/cases.rs"]
+mod cases;
+#[path = "prog_run/conformance.rs"]
+mod conformance;
 #[path = "prog_run/expiry.rs"]
 mod expiry;
 #[path = "prog_run/loaded.rs"]
 mod loaded;
+#[path = "conformance/modes.rs"]
+mod modes;
 #[expect(dead_code, reason = "shared with ring 2, which uses all of it")]
 #[path = "scenarios/runner.rs"]
 mod runner;

@@ -159,6 +159,17 @@ impl World {
         for (backend, (socket, locality)) in ids.iter().zip(backends) {
             self.put_backend(*backend, socket, *locality, 1);
         }
+        let of_service = |backend: &u32| ids.contains(backend);
+        self.v4
+            .backends
+            .iter_mut()
+            .filter(|(id, _)| of_service(id))
+            .for_each(|(_, row)| row.service = id);
+        self.v6
+            .backends
+            .iter_mut()
+            .filter(|(id, _)| of_service(id))
+            .for_each(|(_, row)| row.service = id);
         let key = socket(frontend);
         let row = Frontend::new(id, kind);
         match key {

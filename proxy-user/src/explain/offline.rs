@@ -27,6 +27,23 @@ pub struct Facts {
     pub localhost_node_ports: bool,
 }
 
+impl Facts {
+    /// For a loop that follows objects on such a node.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            node_name: self.node_name.clone(),
+            node_addresses: self.node_addresses.clone(),
+            followed: self.followed.clone(),
+            snat_ports: 1024..=u16::MAX,
+            sockets: Sockets {
+                loopback: self.localhost_node_ports,
+                ..Sockets::default()
+            },
+            first_generation: 1,
+        }
+    }
+}
+
 /// The node.
 #[derive(Debug)]
 pub struct Offline {
@@ -60,7 +77,7 @@ impl Offline {
     pub fn new(facts: Facts, objects: Vec<Object>) -> Result<Self, Error> {
         let own = addresses(&facts, &objects);
         let pods = of_pods(&facts.followed.detect_local);
-        let mut sync = Sync::new(settings(facts), Fake::new(ROOM))?;
+        let mut sync = Sync::new(facts.settings(), Fake::new(ROOM))?;
         sync.set_local_addresses(own.iter().map(|ip| (*ip, DEVICE.to_owned())).collect());
         let mut events: Vec<Event> = objects.into_iter().map(Event::Apply).collect();
         events.push(Event::Synced);
@@ -118,20 +135,6 @@ fn addresses(facts: &Facts, objects: &[Object]) -> BTreeSet<IpAddr> {
 
 /// Stands for all of the node's devices.
 const DEVICE: &str = "node";
-
-fn settings(facts: Facts) -> Settings {
-    Settings {
-        node_name: facts.node_name,
-        node_addresses: facts.node_addresses,
-        followed: facts.followed,
-        snat_ports: 1024..=u16::MAX,
-        sockets: Sockets {
-            loopback: facts.localhost_node_ports,
-            ..Sockets::default()
-        },
-        first_generation: 1,
-    }
-}
 
 fn devices() -> HashMap<u32, Device> {
     let device = |is_of_pods| Device {

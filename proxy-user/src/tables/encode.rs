@@ -7,9 +7,9 @@ use super::rows::{backend_row, frontend_row, key, place, range_key, same, words}
 use super::{Family, Freed, ServiceTables, TableFull};
 use crate::frontend::{self, Cidr, IpFamily, ServiceName, ServicePort};
 use proxy_common::{
-    AddrV4, AddrV6, Frontend, FrontendKey, FrontendKind, RegionHeader, ServiceWord,
+    AddrV4, AddrV6, Backend, Frontend, FrontendKey, FrontendKind, RegionHeader, ServiceWord,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The rows of a Service, and what had to be left out.
@@ -50,6 +50,7 @@ pub fn encode(
         desired: ServiceTables::default(),
         conflicts: Vec::new(),
         known: BTreeSet::new(),
+        sets: BTreeMap::new(),
         taken: Vec::new(),
     };
     for port in ports {
@@ -76,9 +77,14 @@ struct Encoder<'a> {
     conflicts: Vec<Conflict>,
     /// Services that a port has taken over, or at least their backends.
     known: BTreeSet<u32>,
+    /// Sets of source ranges: ports share them.
+    sets: BTreeMap<Vec<Cidr>, u32>,
     /// What has been taken from `ids`.
     taken: Vec<Freed>,
 }
+
+/// Of `BACKENDS_*`, by id.
+type Rows<A> = Vec<(u32, Backend<A>)>;
 
 impl Encoder<'_> {
     fn port<A: Family>(&mut self, port: &ServicePort) -> Result<(), TableFull> {
@@ -90,12 +96,18 @@ impl Encoder<'_> {
             return Ok(());
         }
         let known = self.known_service(&frontends);
-        let backends = self.backends::<A>(known, &port.backends)?;
+        let (backends, rows) = self.backends::<A>(known, &port.backends)?;
         let sources = self.sources::<A>(known, port.source_ranges.as_deref())?;
         let words = words(port, sources, backends);
         let service = self.service_id(known, &frontends, &words)?;
         let word = self.region(service, words)?;
         self.desired.services.insert(service, word);
+        let rows = rows
+            .into_iter()
+            .map(|(id, row)| (id, row.of_service(service)));
+        // Built as a whole: one by one takes several times as long.
+        let backends = &mut A::rows_mut(&mut self.desired).backends;
+        backends.append(&mut rows.collect());
         self.addresses(service, &frontends)?;
         let rows = frontends.into_iter();
         let rows = rows.map(|(key, kind)| (key, frontend_row(service, kind, port)));
@@ -202,12 +214,12 @@ impl Encoder<'_> {
         Ok(id)
     }
 
-    /// Ids of the backends, in the order of a region.
+    /// Ids of the backends, in the order of a region, and their rows, which don't name their service yet.
     fn backends<A: Family>(
         &mut self,
         known: Option<u32>,
         backends: &[frontend::Backend],
-    ) -> Result<Vec<u32>, TableFull> {
+    ) -> Result<(Vec<u32>, Rows<A>), TableFull> {
         let mut known = self.known_backends::<A>(known).into_iter().peekable();
         let mut ids = Vec::with_capacity(backends.len());
         let mut rows = Vec::with_capacity(backends.len());
@@ -224,11 +236,8 @@ impl Encoder<'_> {
             rows.push((id, backend_row(backend, address, generation)));
             ids.push((place(backend), id));
         }
-        // Built as a whole: one by one takes several times as long.
-        let desired = &mut A::rows_mut(&mut self.desired).backends;
-        desired.append(&mut rows.into_iter().collect());
         ids.sort_by_key(|(place, _)| *place);
-        Ok(ids.into_iter().map(|(_, id)| id).collect())
+        Ok((ids.into_iter().map(|(_, id)| id).collect(), rows))
     }
 
     /// The set of ranges that may dial load balancers' addresses: the one that there is, if it is the same.
@@ -240,6 +249,9 @@ impl Encoder<'_> {
         let Some(ranges) = ranges else {
             return Ok(0);
         };
+        if let Some(set) = self.sets.get(ranges) {
+            return Ok(*set);
+        }
         let in_set = |set| {
             let keys = ranges
                 .iter()
@@ -262,6 +274,7 @@ impl Encoder<'_> {
             }
         };
         A::rows_mut(&mut self.desired).ranges.extend(in_set(set));
+        self.sets.insert(ranges.to_vec(), set);
         Ok(set)
     }
 

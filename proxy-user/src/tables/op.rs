@@ -88,6 +88,7 @@ pub(crate) enum Phase {
     Regions,
     Services,
     Frontends,
+    Addresses,
     DeletedFrontends,
     ClearedServices,
     ClearedBackends,
@@ -129,6 +130,8 @@ impl<A: Family> FamilyOp<A> {
     fn phase(&self) -> Phase {
         match self {
             Self::PutBackend { .. } => Phase::Backends,
+            // An address says that its other ports are nobody's: not before those that it has are there.
+            Self::PutFrontend { key, .. } if key.is_of_address() => Phase::Addresses,
             Self::PutFrontend { .. } => Phase::Frontends,
             Self::DeleteFrontend { .. } => Phase::DeletedFrontends,
             Self::ClearBackend { .. } => Phase::ClearedBackends,

@@ -11,7 +11,7 @@ use xtask::traffic::udp_open;
 /// lost to it, and a veth brings it that fast. Netfilter's REJECT fares the same.
 const AT_ONCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
-fn expect_refused(from: &Pod, protocol: Protocol, to: SocketAddr) {
+pub(crate) fn expect_refused(from: &Pod, protocol: Protocol, to: SocketAddr) {
     let start = Instant::now();
     let error = ask(from, protocol, to, PATIENCE).expect_err("nobody is there to answer");
     let what = format!("{protocol} {} -> {to}: {error}", from.name());

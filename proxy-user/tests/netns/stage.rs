@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use xtask::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort};
+use xtask::cluster::{Agent, Cluster, Pod, Protocol, Service, ServicePort, Shape};
 use xtask::traffic::{Answer, Server, tcp_ask, udp_ask};
 
 pub(crate) const PORT: u16 = 80;
@@ -45,7 +45,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(extra_args: &[&'static str]) -> Self {
-        let mut cluster = Cluster::create(3).expect("the cluster can be laid out");
+        Self::shaped(Shape::default(), extra_args)
+    }
+
+    /// As [`Stage::new`], with another network.
+    pub(crate) fn shaped(shape: Shape, extra_args: &[&'static str]) -> Self {
+        let mut cluster = Cluster::shaped(3, shape).expect("the cluster can be laid out");
         let shell = cluster.add_pod(1, "shell").unwrap();
         let web: Vec<Pod> = (1..=3)
             .map(|node| cluster.add_pod(node, &format!("web-{node}")).unwrap())

@@ -1,12 +1,12 @@
 //! The programs in this machine's kernel, with maps of their own, run on packets by
 //! BPF_PROG_TEST_RUN.
 
-use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
-    AddrV4, AddrV6, Affinity, AffinityKey, Counter, Flow, FragmentKey, FragmentPorts, Hook,
-    SourceRange, Table, Ticks, Tuple, Unused,
+    AddrV4, AddrV6, Affinity, AffinityKey, Counter, Flow, FragmentKey, FragmentPorts, Hook, Mark,
+    Refusals, SourceRange, Table, Ticks, Tuple, Unused,
 };
 use proxy_ebpf::expiry::remove_unused;
 use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
@@ -17,7 +17,7 @@ use proxy_user::datapath::filter::{FILTERS, FilterMap};
 use proxy_user::datapath::hook::Framing;
 use proxy_user::datapath::kernel::Kernel;
 use proxy_user::datapath::object::{self, EXPIRE, Options, Sizes};
-use proxy_user::datapath::pins::Pins;
+use proxy_user::datapath::pins::{PINNED_MAPS, Pins};
 use proxy_user::datapath::readings::counters;
 use proxy_user::datapath::sweep::{self, Sweep, request};
 use proxy_user::datapath::{Datapath as _, FamilyOp, Op, RangeKey, hook};
@@ -46,19 +46,34 @@ fn filter(pins: &Pins, name: &str) -> FilterMap {
 impl Loaded {
     /// With empty maps.
     pub(crate) fn new(name: &str) -> Self {
+        let sizes = Sizes {
+            max_flows: 65536,
+            ..Sizes::DEFAULT
+        };
+        Self::with(name, sizes, false)
+    }
+
+    /// With empty maps, some of which are small, and random words that come with each packet.
+    pub(crate) fn drawing_from_packets(name: &str) -> Self {
+        let sizes = Sizes {
+            max_flows: 2048,
+            max_backends: 4096,
+            max_affinities: 1024,
+        };
+        Self::with(name, sizes, true)
+    }
+
+    fn with(name: &str, sizes: Sizes, has_random_in_packet: bool) -> Self {
         // A network without routes and sockets, as in memory.
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let folder = own_folder(name);
         let pins = Pins::new(&folder);
         let options = Options {
             pins: pins.clone(),
-            sizes: Sizes {
-                max_flows: 65536,
-                ..Sizes::DEFAULT
-            },
+            sizes,
             log_decisions: false,
             has_fast_lane: false,
-            has_random_in_packet: false,
+            has_random_in_packet,
             features: Features::probe_used().expect("the kernel answers"),
         };
         let object::Loaded {
@@ -205,18 +220,13 @@ impl Loaded {
 
     /// Runs the program of a hook on a packet.
     pub(crate) fn run(&mut self, hook: Hook, packet: &[u8]) -> (Fate, Vec<u8>) {
+        self.run_drawing(hook, packet, 0)
+    }
+
+    /// The same with a random word; it counts for programs that take them from packets.
+    pub(crate) fn run_drawing(&mut self, hook: Hook, packet: &[u8], word: u32) -> (Fate, Vec<u8>) {
         let before = counters(&self.pins).expect("COUNTERS can be read");
-        let mut output = vec![0; packet.len() + 64];
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut output),
-            ..TestRunOptions::new()
-        };
-        let result = self
-            .program(hook)
-            .test_run(options)
-            .expect("the program runs");
-        output.truncate(result.data_size_out as usize);
+        let (action, output) = test_run(self.program(hook), packet, &context(word, 0));
         let after = counters(&self.pins).expect("COUNTERS can be read");
         let counted: Vec<Counter> = before
             .iter()
@@ -227,7 +237,42 @@ impl Loaded {
         let [counter] = counted[..] else {
             panic!("one packet was counted as {counted:?}");
         };
-        (fate(counter, result.return_value), output)
+        (fate(counter, action), output)
+    }
+
+    /// Forgets flows that are not confirmed, and whose connections lead where.
+    pub(crate) fn forget_flows(&self) {
+        self.clear::<Tuple<AddrV4>, Flow<AddrV4>>("HALF_OPEN_V4");
+        self.clear::<Tuple<AddrV6>, Flow<AddrV6>>("HALF_OPEN_V6");
+        self.clear::<AffinityKey, Affinity>("AFFINITIES");
+    }
+
+    /// Forgets who has been refused.
+    pub(crate) fn forget_refusals(&self) {
+        self.clear::<AddrV4, Refusals>("REFUSALS_V4");
+        self.clear::<AddrV6, Refusals>("REFUSALS_V6");
+    }
+
+    /// Whether a flow that is not confirmed is marked so.
+    pub(crate) fn has_half_open(&self, mark: Mark) -> bool {
+        let (v4, v6) = self.flows(Table::HalfOpen);
+        v4.values().any(|row| row.has(mark)) || v6.values().any(|row| row.has(mark))
+    }
+
+    /// The program that decides about a packet by itself, with the same maps.
+    pub(crate) fn judge(&self) -> Judge {
+        let mut loader = EbpfLoader::new();
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, self.pins.map(name));
+            let info = MapInfo::from_pin(self.pins.map(name)).expect("the map is pinned");
+            loader.map_max_entries(name, info.max_entries());
+        }
+        loader.override_global("RANDOM_IN_PACKET", &1_u8, true);
+        let mut object = loader.load(BENCH).expect("the object is whole");
+        let program = object.program_mut("judge").expect("the object has it");
+        let program: &mut SchedClassifier = program.try_into().expect("a classifier");
+        program.load().expect("the program loads");
+        Judge(object)
     }
 
     fn program(&mut self, hook: Hook) -> &mut SchedClassifier {
@@ -307,6 +352,44 @@ impl Loaded {
             );
         }
     }
+}
+
+/// See [`Loaded::judge`].
+pub(crate) struct Judge(Ebpf);
+
+impl Judge {
+    /// What it returns, and the packet as it is then.
+    pub(crate) fn run(&mut self, packet: &[u8], word: u32, is_host: bool) -> (u32, Vec<u8>) {
+        let program = self.0.program_mut("judge").expect("the object has it");
+        let program: &mut SchedClassifier = program.try_into().expect("a classifier");
+        test_run(program, packet, &context(word, is_host.into()))
+    }
+}
+
+static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ferrule-bench"));
+
+/// The start of a packet's context (`struct __sk_buff`): a random word in its control block, and a mark.
+fn context(word: u32, mark: u32) -> [u8; 52] {
+    const MARK: usize = 8;
+    const CONTROL_BLOCK: usize = 48;
+    let mut context = [0; 52];
+    context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+    context[CONTROL_BLOCK..].copy_from_slice(&word.to_ne_bytes());
+    context
+}
+
+/// What a program returns, and the packet as it is then.
+fn test_run(program: &SchedClassifier, packet: &[u8], context: &[u8]) -> (u32, Vec<u8>) {
+    let mut output = vec![0; packet.len() + 64];
+    let options = TestRunOptions {
+        data_in: Some(packet),
+        data_out: Some(&mut output),
+        ctx_in: Some(context),
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options).expect("the program runs");
+    output.truncate(result.data_size_out as usize);
+    (result.return_value, output)
 }
 
 /// The names of both tables, without the family.

@@ -46,7 +46,7 @@ impl Image {
         }
         tools::add(&mut initramfs)?;
         add_modules(&mut initramfs, kernel)?;
-        add_scenarios(&mut initramfs)?;
+        add_test_files(&mut initramfs)?;
         initramfs.add(&format!("/{DOCUMENT}"), &workspace::root()?.join(DOCUMENT))?;
         let plan: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
         initramfs.add_bytes(guest::PLAN, plan.join("\n").as_bytes())?;
@@ -71,13 +71,14 @@ fn add_modules(initramfs: &mut Initramfs, kernel: &Kernel) -> Result<()> {
 const DOCUMENT: &str = "docs/testing.md";
 
 /// The files that `prog_run` reads.
-fn add_scenarios(initramfs: &mut Initramfs) -> Result<()> {
-    let inner = "tests/scenarios";
-    for entry in fs::read_dir(workspace::root()?.join("proxy-user").join(inner))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".txt") {
-            initramfs.add(&format!("{}/{inner}/{name}", guest::PACKAGE), &path)?;
+fn add_test_files(initramfs: &mut Initramfs) -> Result<()> {
+    for (inner, ending) in [("tests/scenarios", ".txt"), ("tests/conformance", ".json")] {
+        for entry in fs::read_dir(workspace::root()?.join("proxy-user").join(inner))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(ending) {
+                initramfs.add(&format!("{}/{inner}/{name}", guest::PACKAGE), &path)?;
+            }
         }
     }
     Ok(())

@@ -60,8 +60,9 @@ const SERVICE_TABLES: &[&str] = &[
     "BACKENDS_V6",
     "SOURCE_RANGES_V4",
     "SOURCE_RANGES_V6",
-    "AFFINITIES",
 ];
+/// Its rows name backends.
+const AFFINITIES: &str = "AFFINITIES";
 /// Each CPU sets some rows aside.
 const FEWEST_HALF_OPEN: u32 = 1024;
 /// Unpins the maps that this object can't use: aya takes whatever is pinned under a map's path,
@@ -92,6 +93,10 @@ pub(super) fn discard_misfits(options: &Options) -> Result<bool> {
         if misfits.iter().any(|name| group.contains(name)) {
             misfits.extend(found.iter().filter(|name| group.contains(name)));
         }
+    }
+    // Not the other way round: whose backend was whose says nothing about these.
+    if misfits.contains("SERVICES") && found.contains(&AFFINITIES) {
+        misfits.insert(AFFINITIES);
     }
     for name in &misfits {
         warn!("map {name} of an earlier version does not fit and is replaced");

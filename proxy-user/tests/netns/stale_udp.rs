@@ -1,0 +1,202 @@
+//! Clients that go on sending datagrams from one port while backends change.
+#![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
+
+use crate::ports::own;
+use crate::questions::{edit_endpoints, publish, set, terminate};
+use crate::sockets::inside;
+use crate::stage::{SHORT, Stage, TARGET, eventually};
+use std::net::SocketAddr;
+use xtask::cluster::Pod;
+use xtask::traffic::{Datagrams, Server, udp_open_from};
+
+const CLIENT_PORT: u16 = 12_345;
+
+/// A flow and what is needed to know it by.
+struct Flow {
+    name: String,
+    socket: Datagrams,
+}
+
+impl Flow {
+    fn open(from: &Pod, to: SocketAddr, number: u16) -> Self {
+        let own = own(from, CLIENT_PORT + number, to);
+        let socket = udp_open_from(from.namespace(), own, to, SHORT);
+        Self {
+            name: format!("{} -> {to}", from.name()),
+            socket: socket.unwrap(),
+        }
+    }
+
+    /// Who answers to the next datagram, if anybody.
+    fn who(&self) -> Option<String> {
+        Some(self.socket.ask(b"who?").ok()?.server)
+    }
+
+    /// The same socket is answered by somebody sooner or later, and by nobody else from then on.
+    fn expect(&self, what: &str, server: &Pod) {
+        let name = Some(server.name().to_owned());
+        eventually(&format!("{what}: {}", self.name), || self.who() == name);
+        for _ in 0..5 {
+            assert_eq!(self.who(), name, "{what}: {}", self.name);
+        }
+    }
+}
+
+/// From a pod and a process of the first node to cluster addresses, and from outside to its node ports.
+fn flows(stage: &Stage) -> Vec<Flow> {
+    let process = stage.cluster.node(1).host_pod("process");
+    let inner = [&stage.shell, &process].into_iter();
+    let inner = inner.flat_map(|from| stage.cluster_ips().into_iter().map(move |to| (from, to)));
+    let outer = stage.node_ports(1).map(|to| (stage.cluster.client(), to));
+    let all = inner.chain(outer).zip(0..);
+    all.map(|((from, to), number)| Flow::open(from, to, number))
+        .collect()
+}
+
+fn expect(flows: &[Flow], what: &str, server: &Pod) {
+    flows.iter().for_each(|flow| flow.expect(what, server));
+}
+
+#[test]
+fn a_flow_leaves_a_backend_that_is_gone() {
+    let mut stage = Stage::new(&[]);
+    let web = stage.web.clone();
+    stage.set_backends(&web[..1]);
+    let flows = flows(&stage);
+    expect(&flows, "the first", &web[0]);
+    // On another node, on the same, and another pod of that.
+    let near = stage.add_server(1, "near");
+    for server in [&web[1], &near, &web[0], &web[2]] {
+        stage.set_backends(std::slice::from_ref(server));
+        expect(&flows, "the next", server);
+    }
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn a_flow_that_began_before_there_was_an_endpoint_is_answered_when_there_is() {
+    let mut stage = Stage::new(&[]);
+    let web = stage.web.clone();
+    stage.set_backends(&[]);
+    let flows = flows(&stage);
+    flows
+        .iter()
+        .for_each(|flow| assert_eq!(flow.who(), None, "{}", flow.name));
+    stage.set_backends(&web[1..2]);
+    expect(&flows, "the first", &web[1]);
+    // Before there was the Service.
+    stage
+        .cluster
+        .manifests()
+        .unwrap()
+        .remove(&stage.service)
+        .unwrap();
+    for flow in &flows {
+        eventually("nobody answers", || flow.who().is_none());
+    }
+    stage.set_backends(&web[..1]);
+    expect(&flows, "made anew", &web[0]);
+}
+
+#[test]
+fn a_flow_stays_on_its_node_when_endpoints_there_are_replaced() {
+    let mut stage = Stage::new(&[]);
+    let (web, next) = (stage.web.clone(), stage.add_server(1, "next"));
+    let lines = [
+        "internalTrafficPolicy: Local",
+        "externalTrafficPolicy: Local",
+    ];
+    set(&mut stage, &lines, &[web[0].clone(), web[1].clone()]);
+    let flows = flows(&stage);
+    // Processes of the node may go anywhere by node ports, but by cluster addresses they may not.
+    expect(&flows, "the local one", &web[0]);
+    // The old one is still there, but on its way out.
+    stage.service.pods = vec![web[0].clone(), next.clone(), web[1].clone()];
+    publish(&stage, &stage.service, |object| {
+        edit_endpoints(object, |name, endpoint| {
+            if name == "web-1" {
+                terminate(endpoint);
+            }
+        });
+    });
+    expect(&flows, "the new local one", &next);
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn a_flow_stays_with_an_endpoint_that_terminates_as_long_as_there_is_no_other() {
+    let mut stage = Stage::new(&[]);
+    let web = stage.web.clone();
+    stage.set_backends(&web[1..2]);
+    let flows = flows(&stage);
+    expect(&flows, "ready", &web[1]);
+    publish(&stage, &stage.service, |object| {
+        edit_endpoints(object, |_, endpoint| terminate(endpoint));
+    });
+    // Another port of it tells when the agents have followed.
+    eventually("all terminate", || {
+        let status = stage.agent(1).status().unwrap();
+        status["synced"] == true
+    });
+    for _ in 0..20 {
+        flows.iter().for_each(|flow| {
+            assert_eq!(flow.who().as_deref(), Some(web[1].name()), "{}", flow.name);
+        });
+    }
+    stage.set_backends(&web[..1]);
+    expect(&flows, "the next", &web[0]);
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn a_flow_follows_when_its_endpoint_serves_at_another_port() {
+    let mut stage = Stage::new(&[]);
+    let web = stage.web.clone();
+    stage.set_backends(&web[1..2]);
+    let flows = flows(&stage);
+    expect(&flows, "the first port", &web[1]);
+    // The same pod by another name.
+    let pod = &web[1];
+    let renamed = Pod::outside("web-2-new", pod.namespace().clone(), pod.v4(), pod.v6());
+    let _server = Server::start(&renamed, TARGET + 1).unwrap();
+    stage
+        .service
+        .ports
+        .iter_mut()
+        .for_each(|port| port.target_port = TARGET + 1);
+    stage
+        .cluster
+        .manifests()
+        .unwrap()
+        .write(&stage.service)
+        .unwrap();
+    expect(&flows, "the other port", &renamed);
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn sockets_of_datagrams_that_name_the_service_each_time_follow_too() {
+    let mut stage = Stage::new(&[]);
+    let (web, shell) = (stage.web.clone(), inside(&stage, 1, &stage.shell));
+    stage.set_backends(&[]);
+    for (to, number) in stage.cluster_ips().into_iter().zip(0..) {
+        let own = own(&shell, CLIENT_PORT + number, to);
+        let socket = shell.namespace().run(|| std::net::UdpSocket::bind(own));
+        let socket = socket.unwrap().unwrap();
+        socket.set_read_timeout(Some(SHORT)).unwrap();
+        let who = || {
+            socket.send_to(b"who?", to).ok()?;
+            let mut text = [0; 256];
+            let (length, from) = socket.recv_from(&mut text).ok()?;
+            assert_eq!(from, to);
+            Some(crate::sockets::server(&text[..length]))
+        };
+        stage.set_backends(&[]);
+        assert_eq!(who(), None);
+        for server in [&web[0], &web[1], &web[2]] {
+            stage.set_backends(std::slice::from_ref(server));
+            eventually("the next", || who().as_deref() == Some(server.name()));
+        }
+    }
+    stage.assert_undisturbed();
+}
