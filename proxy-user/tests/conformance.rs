@@ -49,7 +49,7 @@ fn packets_fare_as_with_kube_proxy() {
     let (mut all, mut apart) = (Count::default(), BTreeMap::<Row, Count>::new());
     let mut differences = Vec::new();
     for case in read() {
-        let mut node = Offline::new(case.facts(), case.objects()).unwrap();
+        let mut node = Offline::new(&case.facts(), case.objects()).unwrap();
         for packet in &case.packets {
             let answer = node.explain(&packet.query());
             let differs = differs(packet, &answer);
@@ -106,7 +106,7 @@ fn the_command_answers_as_the_library_line_by_line() {
         .max_by_key(|case| case.packets.len())
         .unwrap();
     let folder = Folder::with(&case.manifest());
-    let mut library = Offline::new(case.facts(), case.objects()).unwrap();
+    let mut library = Offline::new(&case.facts(), case.objects()).unwrap();
     let queries: Vec<&Packet> = case.packets.iter().cycle().take(1000).collect();
     let lines: Vec<String> = queries.iter().map(|packet| line(packet)).collect();
     let output = ask(&folder, &case, &(lines.join("\n") + "\n"));

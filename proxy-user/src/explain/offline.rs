@@ -74,8 +74,8 @@ impl Offline {
     ///
     /// # Errors
     /// Maps in memory have none.
-    pub fn new(facts: Facts, objects: Vec<Object>) -> Result<Self, Error> {
-        let own = addresses(&facts, &objects);
+    pub fn new(facts: &Facts, objects: Vec<Object>) -> Result<Self, Error> {
+        let own = addresses(facts, &objects);
         let pods = of_pods(&facts.followed.detect_local);
         let mut sync = Sync::new(facts.settings(), Fake::new(ROOM))?;
         sync.set_local_addresses(own.iter().map(|ip| (*ip, DEVICE.to_owned())).collect());

@@ -86,7 +86,7 @@ fn node(followed: Followed) -> Offline {
         localhost_node_ports: true,
         ..Facts::default()
     };
-    Offline::new(facts, manifests::objects(OBJECTS).unwrap()).unwrap()
+    Offline::new(&facts, manifests::objects(OBJECTS).unwrap()).unwrap()
 }
 
 fn ask(node: &mut Offline, from: &str, to: &str) -> Answer {
@@ -203,7 +203,7 @@ fn an_address_of_the_node_in_the_range_of_pods_is_one_of_a_pod_to_kube_proxy() {
         followed: followed(),
         ..Facts::default()
     };
-    let mut node = Offline::new(facts, manifests::objects(OBJECTS).unwrap()).unwrap();
+    let mut node = Offline::new(&facts, manifests::objects(OBJECTS).unwrap()).unwrap();
     assert!(!masks(&mut node, "10.244.1.1", None) && masks(&mut node, NODE, None));
     let answer = ask(&mut node, "10.244.1.1", "192.0.2.1:30082");
     assert_eq!((answer.verdict, answer.masquerade), (Fate::Forward, false));

@@ -106,8 +106,8 @@ mod tests {
     use bytemuck::Zeroable as _;
     use proxy_common::{AddrV4, Address as _};
 
-    fn config(facts: NodeFacts) -> NodeConfig {
-        node_config(&facts, &(40000..=49999), Sockets::default())
+    fn config(facts: &NodeFacts) -> NodeConfig {
+        node_config(facts, &(40000..=49999), Sockets::default())
     }
 
     fn cidrs(texts: &[&str]) -> Vec<Cidr> {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_first_range_of_each_family_counts_without_its_host_bits() {
-        let config = config(NodeFacts {
+        let config = config(&NodeFacts {
             addresses: vec!["192.168.0.1".parse().unwrap()],
             cluster_cidrs: cidrs(&["fd00:1::5/32", "10.244.3.1/16", "10.9.0.0/16"]),
             ..NodeFacts::default()
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn whole_and_single_address_ranges_have_their_masks() {
         for (text, mask) in [("1.2.3.4/0", "0.0.0.0"), ("1.2.3.4/32", "255.255.255.255")] {
-            let config = config(NodeFacts {
+            let config = config(&NodeFacts {
                 cluster_cidrs: cidrs(&[text]),
                 ..NodeFacts::default()
             });
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_family_without_a_range_of_pods_does_not_know_them() {
-        let config = config(NodeFacts {
+        let config = config(&NodeFacts {
             pods: Pods::InRanges(cidrs(&["10.244.0.0/16"])),
             ..NodeFacts::default()
         });
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn addresses_of_services_are_those_of_all_ranges() {
         let ranges = ["10.96.0.0/16", "10.97.0.0/24", "fd00:96::/112"];
-        let config = config(NodeFacts {
+        let config = config(&NodeFacts {
             service_cidrs: cidrs(&ranges).into_iter().collect(),
             ..NodeFacts::default()
         });

@@ -87,7 +87,7 @@ impl NodeFlags {
                 Event::Delete(_) | Event::Synced => {}
             }
         }
-        let offline = Offline::new(self.facts(&objects)?, objects)?;
+        let offline = Offline::new(&self.facts(&objects)?, objects)?;
         offline.skipped().iter().for_each(|it| note(it));
         Ok(offline)
     }
