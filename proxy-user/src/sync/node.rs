@@ -5,7 +5,7 @@ use crate::cluster::{Cidr, OptedOut};
 use crate::datapath::Datapath;
 use crate::frontend::{DetectLocal, IpFamily, LocalAddresses, NodeContext, NodePortAddresses};
 use crate::tables::{NodeFacts, Pods, node_config};
-use proxy_common::{NodeConfig, NodeOption, NodeOptions};
+use proxy_common::{MOST_SERVICE_RANGES, NodeConfig, NodeOption, NodeOptions};
 use std::net::IpAddr;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -119,8 +119,25 @@ impl<D: Datapath> Sync<D> {
             Ok(()) => {
                 self.config = Some(wanted);
                 self.warn_of_missing_ranges();
+                self.warn_of_surplus_ranges();
             }
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The programs know of some ranges only.
+    fn warn_of_surplus_ranges(&self) {
+        let all = self.cluster.service_cidrs();
+        for family in IpFamily::ALL {
+            let of_family = all.iter().filter(|it| IpFamily::of(it.address()) == family);
+            let surplus: Vec<String> = of_family
+                .skip(MOST_SERVICE_RANGES)
+                .map(ToString::to_string)
+                .collect();
+            if !surplus.is_empty() {
+                let surplus = surplus.join(", ");
+                warn!("packets to addresses in {surplus} that no Service has are not dropped: too many ServiceCIDRs");
+            }
         }
     }
 
