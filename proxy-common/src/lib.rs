@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod addr;
+mod client;
 mod config;
 mod counter;
 mod device;
@@ -17,6 +18,7 @@ mod expiry;
 mod filter;
 mod flow;
 mod fragment;
+mod frontend;
 mod pod;
 pub mod probe;
 mod service;
@@ -24,6 +26,7 @@ mod socket;
 mod ticks;
 
 pub use addr::{AddrV4, AddrV6, Address, Port, Proto};
+pub use client::{Affinity, AffinityKey, SourceRange};
 pub use config::{
     Detection, MOST_SERVICE_RANGES, NodeConfig, NodeFamily, NodeOption, NodeOptions, Range,
     ServiceRanges,
@@ -34,10 +37,8 @@ pub use expiry::{Request, Unused};
 pub use filter::Filter;
 pub use flow::{Flow, FlowRole, Hook, Mark, Table, Tuple};
 pub use fragment::{FragmentKey, FragmentPorts, Refusals};
-pub use service::{
-    Affinity, AffinityKey, Backend, BackendRef, Frontend, FrontendKey, FrontendKind, FrontendTrait,
-    Lists, Locality, RegionHeader, ServiceWord, SourceRange,
-};
+pub use frontend::{Frontend, FrontendKey, FrontendKind, FrontendTrait};
+pub use service::{Backend, BackendRef, Lists, Locality, RegionHeader, ServiceWord};
 pub use socket::{Connected, ExemptBy, ExemptKey, Peer, Peers, SOCK_DESTROY, SocketAddress};
 pub use ticks::Ticks;
 

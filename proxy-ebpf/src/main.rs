@@ -23,6 +23,10 @@ mod tunnel;
 mod sockets;
 
 #[cfg(target_arch = "bpf")]
+#[path = "bpf/errno.rs"]
+mod errno;
+
+#[cfg(target_arch = "bpf")]
 #[path = "bpf/iterators.rs"]
 mod iterators;
 
@@ -30,7 +34,8 @@ mod iterators;
 mod hooks {
     use crate::bpf::maps::Maps;
     use crate::bpf::skb::{ETHERNET, EthernetSkb, Skb};
-    use crate::sockets::{Bound, Caller, Errno, SocketMaps, fail_with};
+    use crate::errno::{Errno, fail_with};
+    use crate::sockets::{Bound, Caller, SocketMaps};
     use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
     use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier};
     use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext};

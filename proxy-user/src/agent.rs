@@ -1,6 +1,7 @@
 //! The agent: its tasks, and their end.
 
 mod listeners;
+mod lock;
 mod logging;
 mod marked;
 mod objects;
@@ -33,10 +34,7 @@ use aya::Ebpf;
 use listeners::Listeners;
 use objects::{Following, follow};
 use reload::{Reload, Reloaded};
-use std::fs::{DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +53,7 @@ pub fn run(flags: &Run) -> Result<()> {
     let problems = ProblemMetrics::default();
     let (reload, reloaded) = Reload::new(flags, &loaded, set_filter, problems.clone())?;
     let run = &loaded.run;
-    let _lock = lock(&run.place.run_dir)?;
+    let _lock = lock::take(&run.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -335,21 +333,5 @@ pub async fn told_to_stop() -> Result<&'static str> {
     tokio::select! {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
-    }
-}
-
-/// Makes the run folder, and holds its lock: two agents would undo each other's writes.
-fn lock(run_dir: &Path) -> Result<File> {
-    let folder = || format!("can't use the folder {}", run_dir.display());
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(run_dir)
-        .with_context(folder)?;
-    let lock = File::create(run_dir.join("ferrule.lock")).with_context(folder)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => bail!("another agent holds {}", run_dir.display()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(folder),
     }
 }

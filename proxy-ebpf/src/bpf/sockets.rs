@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_sock, bpf_sock_addr};
 use aya_ebpf::btf_maps::{Array, HashMap, SkStorage};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_get_prandom_u32,
-    bpf_get_socket_cookie, bpf_set_retval, bpf_skc_to_mptcp_sock,
+    bpf_get_socket_cookie, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
@@ -304,31 +304,10 @@ impl<const V6: bool> Socket for Caller<'_, V6> {
     }
 }
 
-/// Whether a program may choose the error of a call that it ends (bpf_set_retval, Linux 6.1); set by the
-/// agent before it loads the programs. Where not, the branch is dead to the verifier.
-#[unsafe(no_mangle)]
-static RETURN_VALUE: Global<u8> = Global::new(0);
-
-/// Whether the kernel tells paths of MPTCP sockets from others (bpf_skc_to_mptcp_sock, Linux 5.19); as above.
+/// Whether the kernel tells paths of MPTCP sockets from others (bpf_skc_to_mptcp_sock, Linux 5.19); set by
+/// the agent before it loads the programs.
 #[unsafe(no_mangle)]
 static MULTIPATH: Global<u8> = Global::new(0);
-
-/// What a call that is ended may fail with (errno(3)).
-#[derive(Clone, Copy)]
-#[repr(i32)]
-pub(crate) enum Errno {
-    /// EADDRINUSE.
-    AddressInUse = 98,
-    /// ECONNREFUSED.
-    ConnectionRefused = 111,
-}
-
-/// Chooses the error of a call that is ended; without, it is EPERM. False: the kernel does not let us.
-#[inline(always)]
-pub(crate) fn fail_with(error: Errno) -> bool {
-    // SAFETY: the helper has no conditions at these hooks.
-    RETURN_VALUE.load() != 0 && unsafe { bpf_set_retval(-(error as i32)) } == 0
-}
 
 #[inline(always)]
 fn first_netns() -> u64 {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{FIRST_NETNS, MemorySocket, World, run_hook, tcp, udp};
-use proxy_common::{Hook, Locality, NodeConfig, NodeOptions, Verdict};
+use proxy_common::{FrontendKind, Hook, Locality, NodeConfig, NodeOptions, Verdict};
 use std::collections::BTreeSet;
 
 const DNS: &str = "10.96.0.10:53";

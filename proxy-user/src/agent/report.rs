@@ -254,7 +254,7 @@ pub fn stop(run_dir: &Path) -> Result<Stopped> {
             pid = Some(agent.pid);
             send(run_dir, STOP)?;
         }
-        match super::lock(run_dir) {
+        match super::lock::take(run_dir) {
             Ok(lock) => {
                 return Ok(Stopped {
                     pid,

@@ -136,7 +136,9 @@ impl<D: Datapath> Sync<D> {
                 .collect();
             if !surplus.is_empty() {
                 let surplus = surplus.join(", ");
-                warn!("packets to addresses in {surplus} that no Service has are not dropped: too many ServiceCIDRs");
+                warn!(
+                    "packets to addresses in {surplus} that no Service has are not dropped: too many ServiceCIDRs"
+                );
             }
         }
     }

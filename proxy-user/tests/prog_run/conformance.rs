@@ -112,7 +112,10 @@ fn differs(loaded: &mut Loaded, judge: &mut Judge, case: &Case, packet: &Packet)
 
 /// Whether all of these backends have been reached, and no others, masked as expected.
 fn is_led(outcomes: &[Outcome], backends: &[&str], masked: Option<bool>) -> bool {
-    let wanted: BTreeSet<SocketAddr> = backends.iter().map(|it| it.parse().unwrap()).collect();
+    let wanted: BTreeSet<SocketAddr> = backends
+        .iter()
+        .map(|it| it.parse().expect("a socket"))
+        .collect();
     let mut reached = BTreeSet::new();
     for outcome in outcomes {
         let Outcome::Forwarded(backend, is_masked) = outcome else {
@@ -212,10 +215,10 @@ fn destination(packet: &[u8]) -> SocketAddr {
     };
     let number = u16::from_be_bytes([packet[port], packet[port + 1]]);
     if is_v6 {
-        let octets: [u8; 16] = packet[address..address + 16].try_into().unwrap();
+        let octets: [u8; 16] = packet[address..address + 16].try_into().expect("16 bytes");
         (octets, number).into()
     } else {
-        let octets: [u8; 4] = packet[address..address + 4].try_into().unwrap();
+        let octets: [u8; 4] = packet[address..address + 4].try_into().expect("4 bytes");
         (octets, number).into()
     }
 }
