@@ -1,9 +1,9 @@
 //! Clients that stay with a backend: sessionAffinity ClientIP.
 #![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
-use crate::questions::{answered, itself, publish, set, settles};
+use crate::questions::{answered, ask, itself, publish, set, settles};
 use crate::sockets::inside;
-use crate::stage::{PATIENCE, PROTOCOLS, Stage, ask};
+use crate::stage::{PATIENCE, PROTOCOLS, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,14 +1,14 @@
 //! Addresses of load balancers and other external ones, and who may dial them.
 #![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
-use crate::everywhere::ip;
+use crate::everywhere::{addresses, ip};
 use crate::questions::{answered, itself, publish, settles, silent};
 use crate::sockets::inside;
-use crate::stage::{PATIENCE, PORT, PROTOCOLS, Stage, ask};
+use crate::stage::{PATIENCE, PORT, Stage, ask};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use xtask::cluster::Pod;
+use xtask::cluster::{Pod, Protocol};
 use xtask::traffic::Server;
 
 /// Nobody has these addresses; the router sends them to the first node.
@@ -74,7 +74,7 @@ fn pods(stage: &Stage) -> [Pod; 2] {
 /// What a server may see of a client that external addresses lead to it: itself, or the first node.
 fn either(stage: &Stage, from: &Pod) -> impl Fn(&Pod) -> Vec<IpAddr> {
     let mut seen = from.addresses().to_vec();
-    seen.extend(stage.cluster.node(1).addresses());
+    seen.extend(addresses(stage.cluster.node(1).namespace()));
     move |_| seen.clone()
 }
 
@@ -205,7 +205,7 @@ fn a_load_balancer_is_for_clients_in_its_ranges() {
     answered(&client, &stage.node_ports(1), &web, either(&stage, &client)).unwrap();
     let to = stage.cluster_ips();
     let hairpin = |server: &Pod| match server == &web[0] {
-        true => crate::everywhere::addresses(stage.cluster.node(1).namespace()),
+        true => addresses(stage.cluster.node(1).namespace()),
         false => web[0].addresses().to_vec(),
     };
     answered(&web[0], &to, &web, hairpin).unwrap();
@@ -263,14 +263,11 @@ fn a_load_balancer_without_node_ports_is_served_at_its_own_addresses() {
     });
     settles("nobody at the old port", || {
         stage.node_ports(1).iter().try_for_each(|to| {
-            PROTOCOLS.iter().try_for_each(|protocol| {
-                let outcome = ask(&client, *protocol, *to, PATIENCE);
-                match outcome.map_err(|error| error.kind()) {
-                    // Of the node itself, where nobody listens.
-                    Err(ErrorKind::ConnectionRefused) => Ok(()),
-                    other => Err(format!("{protocol} {to}: {other:?}")),
-                }
-            })
+            match ask(&client, Protocol::Tcp, *to, PATIENCE).map_err(|error| error.kind()) {
+                // By the node itself, where nobody listens.
+                Err(ErrorKind::ConnectionRefused) => Ok(()),
+                other => Err(format!("{to}: {other:?}")),
+            }
         })
     });
     for (port, number) in stage.service.ports.iter_mut().zip(with) {

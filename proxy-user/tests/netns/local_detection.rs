@@ -102,11 +102,12 @@ impl Scene {
         let drops = stage.count(1, "drops", "no-local-backend");
         match known {
             Known::Pod => {
-                answered(&stage.shell, &to, backend, itself(&stage.shell)).unwrap();
+                answered(&stage.shell, &to, backend, itself(&stage.shell))
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(stage.count(1, "drops", "no-local-backend"), drops, "{what}");
             }
             Known::Stranger | Known::Nothing => {
-                silent(&stage.shell, &to).unwrap();
+                silent(&stage.shell, &to).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert!(
                     stage.count(1, "drops", "no-local-backend") > drops,
                     "{what}"
@@ -200,10 +201,15 @@ fn pods_are_known_by_their_addresses() {
             flags: &["--cluster-cidr", "fd00:10:244::/48"],
             known: [Known::Nothing, Known::Pod],
         },
-        mode(&["--cluster-cidr", ""], Known::Nothing),
     ] {
         scene.expect(&mode);
     }
+    // With a file flags do not count.
+    let file = scene.stage.cluster.folder().join("config.yaml");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n";
+    std::fs::write(&file, text).unwrap();
+    let flags = ["--config", file.to_str().unwrap().to_owned().leak()];
+    scene.expect(&mode(Vec::from(flags).leak(), Known::Nothing));
 }
 
 #[test]

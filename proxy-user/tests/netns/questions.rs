@@ -2,17 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "support of tests: to panic is to fail")]
 
 use crate::refused::expect_refused;
-use crate::sockets::inside;
-use crate::stage::{PATIENCE, PROTOCOLS, SHORT, Stage, ask};
+use crate::sockets::{any, inside};
+use crate::stage::{PATIENCE, PROTOCOLS, SHORT, Stage};
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::ScopedJoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xtask::cluster::{Pod, Protocol, Service};
+use xtask::traffic::{Answer, tcp_open_from, udp_open_from};
 
 /// So many questions to each address, so that somebody who must not answer would have.
-const QUESTIONS: usize = 20;
+const QUESTIONS: usize = 10;
 /// With three servers one is missed by so many once in ten million runs.
 const AT_MOST: usize = 40;
 
@@ -80,6 +82,26 @@ pub(crate) fn itself(client: &Pod) -> impl Fn(&Pod) -> Vec<IpAddr> {
 pub(crate) fn these(addresses: &[IpAddr]) -> impl Fn(&Pod) -> Vec<IpAddr> {
     let addresses = addresses.to_vec();
     move |_| addresses.clone()
+}
+
+/// One question, from a port that has asked none before: else an earlier connection of that port to the same
+/// backend is a reason to mask this one.
+pub(crate) fn ask(
+    from: &Pod,
+    protocol: Protocol,
+    to: SocketAddr,
+    patience: Duration,
+) -> std::io::Result<Answer> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let mut own = any(to);
+    // Of the ephemeral ones.
+    own.set_port(33_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 27_000);
+    match protocol {
+        Protocol::Tcp => Ok(tcp_open_from(from.namespace(), own, to, patience)?
+            .answer()
+            .clone()),
+        Protocol::Udp => udp_open_from(from.namespace(), own, to, patience)?.ask(b"who are you?"),
+    }
 }
 
 /// All of `servers` answer and nobody else, over both protocols, and each sees one of the addresses that

@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
 use crate::ports::own;
-use crate::questions::{edit_endpoints, publish, set, terminate};
+use crate::questions::{answered, edit_endpoints, itself, publish, set, settles, terminate};
 use crate::sockets::inside;
 use crate::stage::{SHORT, Stage, TARGET, eventually};
 use std::net::SocketAddr;
-use xtask::cluster::Pod;
+use xtask::cluster::{Pod, ServicePort};
 use xtask::traffic::{Datagrams, Server, udp_open_from};
 
 const CLIENT_PORT: u16 = 12_345;
@@ -34,11 +34,11 @@ impl Flow {
 
     /// The same socket is answered by somebody sooner or later, and by nobody else from then on.
     fn expect(&self, what: &str, server: &Pod) {
-        let name = Some(server.name().to_owned());
-        eventually(&format!("{what}: {}", self.name), || self.who() == name);
-        for _ in 0..5 {
-            assert_eq!(self.who(), name, "{what}: {}", self.name);
-        }
+        let is_next = || match self.who() {
+            Some(name) if name == server.name() => Ok(()),
+            other => Err(format!("{} is answered by {other:?}", self.name)),
+        };
+        settles(what, is_next);
     }
 }
 
@@ -119,6 +119,12 @@ fn a_flow_stays_on_its_node_when_endpoints_there_are_replaced() {
             }
         });
     });
+    // As long as it serves a flow need not move, but a new one goes elsewhere.
+    let (shell, to) = (&stage.shell, stage.cluster_ips());
+    let is_next = || answered(shell, &to, std::slice::from_ref(&next), itself(shell));
+    settles("new flows", is_next);
+    expect(&flows, "on its way out", &web[0]);
+    stage.set_backends(&[next.clone(), web[1].clone()]);
     expect(&flows, "the new local one", &next);
     stage.assert_undisturbed();
 }
@@ -130,13 +136,23 @@ fn a_flow_stays_with_an_endpoint_that_terminates_as_long_as_there_is_no_other() 
     stage.set_backends(&web[1..2]);
     let flows = flows(&stage);
     expect(&flows, "ready", &web[1]);
+    // Another port of the Service, which is written last, tells when the agent has followed.
+    let later = |port: &ServicePort| ServicePort {
+        name: format!("{}-later", port.name),
+        port: 82,
+        node_port: None,
+        ..port.clone()
+    };
+    let ports: Vec<ServicePort> = stage.service.ports.iter().map(later).collect();
+    stage.service.ports.extend(ports);
     publish(&stage, &stage.service, |object| {
         edit_endpoints(object, |_, endpoint| terminate(endpoint));
     });
-    // Another port of it tells when the agents have followed.
-    eventually("all terminate", || {
-        let status = stage.agent(1).status().unwrap();
-        status["synced"] == true
+    let to = stage.cluster_ips().into_iter();
+    let to: Vec<SocketAddr> = to.map(|to| SocketAddr::new(to.ip(), 82)).collect();
+    let shell = &stage.shell;
+    settles("all terminate", || {
+        answered(shell, &to, &web[1..2], itself(shell))
     });
     for _ in 0..20 {
         flows.iter().for_each(|flow| {

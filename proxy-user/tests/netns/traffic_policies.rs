@@ -22,10 +22,14 @@ fn callers_on(stage: &Stage, node: u8) -> [Pod; 4] {
     callers(stage, node, pod)
 }
 
-/// What a server may see of callers on a node: a pod by its own address, processes by the node's.
-fn own(stage: &Stage, node: u8, caller: &Pod) -> Vec<IpAddr> {
-    match caller.name() {
-        "process" => addresses(stage.cluster.node(node).namespace()),
+/// What servers may see of callers on a node: a pod by its own address, processes and who asks itself by the
+/// node's.
+fn own(stage: &Stage, node: u8, caller: &Pod) -> impl Fn(&Pod) -> Vec<IpAddr> {
+    let nodes = addresses(stage.cluster.node(node).namespace());
+    let caller = caller.clone();
+    move |server| match caller.name() {
+        "process" => nodes.clone(),
+        name if name == server.name() => [&nodes[..], &caller.addresses()].concat(),
         _ => caller.addresses().to_vec(),
     }
 }
@@ -35,7 +39,7 @@ fn served(stage: &Stage, node: u8, servers: &[Pod]) -> Result<(), String> {
     let to = stage.cluster_ips();
     callers_on(stage, node).iter().try_for_each(|caller| {
         let own = own(stage, node, caller);
-        answered(caller, &to, servers, these(&own))
+        answered(caller, &to, servers, own)
     })
 }
 
@@ -96,7 +100,7 @@ fn external_traffic_stays_on_its_node_and_keeps_the_clients_address() {
     // Who is in the cluster need not know where endpoints are.
     for caller in callers_on(&stage, 2) {
         let own = own(&stage, 2, &caller);
-        answered(&caller, &stage.node_ports(2), &web[..1], these(&own)).unwrap();
+        answered(&caller, &stage.node_ports(2), &web[..1], own).unwrap();
     }
     served(&stage, 2, &web[..1]).unwrap();
 
@@ -109,7 +113,7 @@ fn external_traffic_stays_on_its_node_and_keeps_the_clients_address() {
     }
     for caller in callers_on(&stage, 2) {
         let own = own(&stage, 2, &caller);
-        answered(&caller, &stage.node_ports(2), &web, these(&own)).unwrap();
+        answered(&caller, &stage.node_ports(2), &web, own).unwrap();
     }
     stage.assert_undisturbed();
 }
@@ -145,7 +149,7 @@ fn endpoints_on_their_way_out_serve_where_no_others_may() {
     // For all that may go anywhere there is still one that stays.
     for caller in callers_on(&stage, 1) {
         let own = own(&stage, 1, &caller);
-        answered(&caller, &stage.node_ports(1), &web[2..], these(&own)).unwrap();
+        answered(&caller, &stage.node_ports(1), &web[2..], own).unwrap();
     }
 
     // Without policies, and when all terminate.
