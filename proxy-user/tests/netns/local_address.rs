@@ -5,7 +5,7 @@ use crate::cells::{Place, Way};
 use crate::shaped::Shaped;
 use crate::stage::{PROTOCOLS, SHORT, ask, eventually, family};
 use std::net::{IpAddr, SocketAddr};
-use xtask::cluster::{Pod, Shape};
+use xtask::cluster::{Pod, SERVICE_CIDR_V4, SERVICE_CIDR_V6, Shape};
 use xtask::traffic::Server;
 
 /// Who answers at the service's address, if all protocols and families agree.
