@@ -1,5 +1,4 @@
 //! Ports and addresses for Services that nobody answers at.
-#![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
 use crate::questions::{another, answered, callers, refused, settles, silent, these};
 use crate::stage::Stage;
