@@ -22,7 +22,7 @@ fn who(from: &Pod, protocol: Protocol, to: SocketAddr) -> String {
 }
 
 /// The one backend that a client has, by protocol and address; an error where it has more.
-fn chosen(from: &Pod, to: &[SocketAddr]) -> Result<BTreeMap<String, String>, String> {
+pub(crate) fn chosen(from: &Pod, to: &[SocketAddr]) -> Result<BTreeMap<String, String>, String> {
     let mut chosen = BTreeMap::new();
     for protocol in PROTOCOLS {
         for to in to {
