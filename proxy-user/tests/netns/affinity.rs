@@ -1,7 +1,7 @@
 //! Clients that stay with a backend: sessionAffinity ClientIP.
 #![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
-use crate::questions::{answered, ask, itself, publish, set, settles};
+use crate::questions::{answered, ask, itself, set, settles};
 use crate::sockets::inside;
 use crate::stage::{PATIENCE, PROTOCOLS, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ fn who(from: &Pod, protocol: Protocol, to: SocketAddr) -> String {
 }
 
 /// The one backend that a client has, by protocol and address; an error where it has more.
-fn chosen(from: &Pod, to: &[SocketAddr]) -> Result<BTreeMap<String, String>, String> {
+pub(crate) fn chosen(from: &Pod, to: &[SocketAddr]) -> Result<BTreeMap<String, String>, String> {
     let mut chosen = BTreeMap::new();
     for protocol in PROTOCOLS {
         for to in to {
@@ -58,7 +58,7 @@ fn a_client_stays_with_its_backend_as_long_as_that_is_there() {
     });
     let choices = || clients.iter().map(|it| chosen(it, &to).unwrap());
     let before: Vec<_> = choices().collect();
-    // 16 draws of three lead to one backend once in five million runs.
+    // 16 draws of three lead to one backend once in fourteen million runs.
     let different: BTreeSet<&String> = before.iter().flat_map(BTreeMap::values).collect();
     assert!(different.len() > 1, "clients are independent: {before:?}");
 
@@ -96,7 +96,7 @@ fn who_has_been_idle_for_too_long_is_given_another_backend() {
             let first = who(shell, protocol, to[0]);
             let start = Instant::now();
             while who(shell, protocol, to[0]) == first {
-                // A quarter of a minute brings the same one again once in seven hundred runs.
+                // So many draws bring the same one each time once in forty million runs.
                 assert!(start.elapsed() < 4 * PATIENCE, "{protocol}: always {first}");
                 // To be idle is what is tried here; ticks are about a second.
                 std::thread::sleep(Duration::from_millis(2500));
@@ -126,7 +126,6 @@ fn affinity_can_be_switched_on_and_off() {
 fn node_ports_and_cluster_addresses_lead_a_client_to_one_backend() {
     let mut stage = Stage::new(&[]);
     let web = stage.web.clone();
-    publish(&stage, &stage.service, |_| ());
     set(&mut stage, &[STICKY], &web);
     let (client, to) = (stage.cluster.client(), stage.node_ports(1));
     settles("the client outside", || chosen(client, &to).map(drop));

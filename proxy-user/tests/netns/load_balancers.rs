@@ -1,6 +1,7 @@
 //! Addresses of load balancers and other external ones, and who may dial them.
 #![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
+use crate::affinity::chosen;
 use crate::everywhere::{addresses, ip};
 use crate::questions::{answered, itself, publish, settles, silent};
 use crate::sockets::inside;
@@ -282,6 +283,43 @@ fn a_load_balancer_without_node_ports_is_served_at_its_own_addresses() {
             either(&stage, &client),
         )?;
         answered(&client, &at(VIPS), &stage.web, either(&stage, &client))
+    });
+    stage.assert_undisturbed();
+}
+
+#[test]
+fn clients_stay_with_a_backend_by_the_addresses_of_a_load_balancer() {
+    let mut stage = Stage::new(&[]);
+    let _outside = lead(&stage);
+    let [shell, socket] = pods(&stage);
+    let clients = [shell, socket, stage.cluster.client().clone()];
+    let near = stage.add_server(1, "near");
+    stage.service.pods.push(near.clone());
+    let sticky = "sessionAffinity: ClientIP";
+    balance(&mut stage, &[sticky], &VIPS, "VIP");
+    for client in &clients {
+        settles("one answers", || chosen(client, &at(VIPS)).map(drop));
+    }
+    // What it has had is no longer meant for it if it is on another node.
+    let local = "externalTrafficPolicy: Local";
+    balance(&mut stage, &[sticky, local], &VIPS, "VIP");
+    let here = [stage.web[0].name(), near.name()];
+    settles("one on the node answers", || {
+        let chosen = chosen(&clients[2], &at(VIPS))?;
+        match chosen.values().all(|name| here.contains(&name.as_str())) {
+            true => Ok(()),
+            false => Err(format!("{chosen:?}")),
+        }
+    });
+    balance(&mut stage, &["sessionAffinity: None"], &VIPS, "VIP");
+    let client = &clients[2];
+    settles("all answer", || {
+        answered(
+            client,
+            &at(VIPS),
+            &stage.service.pods,
+            either(&stage, client),
+        )
     });
     stage.assert_undisturbed();
 }

@@ -1,5 +1,4 @@
 //! Ports and addresses for Services that nobody answers at.
-#![expect(clippy::unwrap_used, reason = "tests: to panic is to fail")]
 
 use crate::questions::{another, answered, callers, refused, settles, silent, these};
 use crate::stage::Stage;
@@ -21,7 +20,7 @@ fn another_port_of_a_cluster_address_is_refused_at_once() {
         refused(&caller, &others(&stage));
     }
     assert!(stage.count(1, "passed", "refused") > 0);
-    // Who dials a port of its own is not meant: a node has all.
+    // Other addresses than the cluster's are not meant.
     let client = stage.cluster.client();
     answered(client, &stage.node_ports(1), &stage.web, |_| {
         let node = stage.cluster.node(1).addresses();

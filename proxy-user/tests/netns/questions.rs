@@ -147,8 +147,8 @@ pub(crate) fn silent(from: &Pod, to: &[SocketAddr]) -> Result<(), String> {
             .flat_map(|to| PROTOCOLS.map(|protocol| (protocol, *to)))
             .map(|(protocol, to)| scope.spawn(move || unanswered(from, protocol, to)))
             .collect();
-        let answers = questions.into_iter().map(ScopedJoinHandle::join);
-        answers.map(Result::unwrap).collect()
+        let mut answers = questions.into_iter().map(ScopedJoinHandle::join);
+        answers.try_for_each(Result::unwrap)
     })
 }
 
