@@ -5,8 +5,8 @@ use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::{
-    AddrV4, AddrV6, Affinity, AffinityKey, Counter, Flow, FragmentKey, FragmentPorts, Hook, Mark,
-    Refusals, SourceRange, Table, Ticks, Tuple, Unused,
+    AddrV4, AddrV6, Affinity, AffinityKey, Counter, Device, Flow, FragmentKey, FragmentPorts, Hook,
+    Mark, Refusals, SourceRange, Table, Ticks, Tuple, Unused,
 };
 use proxy_ebpf::expiry::remove_unused;
 use proxy_ebpf::testing::{FamilyTables, MemoryPacket, World, run_hook};
@@ -113,6 +113,12 @@ impl Loaded {
         }));
         self.apply(&ops);
         self.written = ops.iter().filter_map(undone).collect();
+        self.clear::<u32, Device>("DEVICES");
+        let mut devices = self.open::<u32, Device>("DEVICES");
+        for (index, row) in &world.devices {
+            let outcome = devices.insert(Row(*index), Row(*row), 0);
+            outcome.expect("a device is written");
+        }
         self.kernel
             .configure(&world.config)
             .expect("CONFIG is written");

@@ -90,10 +90,11 @@ const TOO_LONG: [&str; 3] = [
 
 /// Tests of applications, and of what a shell lays out as a container runtime would. Guests have neither: whole
 /// distributions would have to be packed for them.
-const WITHOUT_APPLICATIONS: [&str; 8] = [
+const WITHOUT_APPLICATIONS: [&str; 9] = [
     "api::a_pod_on_a_node_with_empty_maps_needs_the_servers_own_addresses",
     "contained::a_bpffs_that_is_missing_or_read_only_is_named",
     "contained::an_agent_in_its_pod_serves_with_what_init_has_prepared",
+    "contained::init_makes_room_for_what_netfilter_is_to_track",
     "contained::init_mounts_bpffs_once_and_only_warns_of_settings",
     "contained::without_a_root_of_cgroups_packets_are_translated_instead",
     "programs::curl_and_nginx_reach_web_servers",

@@ -1,9 +1,11 @@
 //! Worlds in which something is otherwise.
 
 use super::World;
+use bytemuck::Zeroable as _;
 use proxy_common::{
-    AddrV4, AddrV6, Address as _, Detection, Frontend, FrontendKey, FrontendKind, FrontendTrait,
-    NodeOption, Range, RegionHeader, ServiceRanges, SourceRange,
+    AddrV4, AddrV6, Address as _, Detection, Device, DeviceTrait, DeviceTraits, Frontend,
+    FrontendKey, FrontendKind, FrontendTrait, NodeOption, Range, RegionHeader, ServiceRanges,
+    SourceRange,
 };
 use std::net::IpAddr;
 
@@ -63,6 +65,22 @@ impl World {
     /// The node's programs do something besides.
     pub fn with_option(mut self, option: NodeOption) -> Self {
         self.config.options = self.config.options.with(option, true);
+        self
+    }
+
+    /// Pods are told from others by the device of the test's packets: theirs, or not.
+    pub fn with_device(mut self, is_of_pods: bool) -> Self {
+        const DEVICE: u32 = 1;
+        let row = Device {
+            routed_as: DEVICE,
+            traits: DeviceTraits::default().with(DeviceTrait::OfPods, is_of_pods),
+            ..Device::zeroed()
+        };
+        self.devices.insert(DEVICE, row);
+        let nothing = self.config.v4.pods;
+        self.config.v4 = self.config.v4.detecting(Detection::ByDevice, nothing);
+        let nothing = self.config.v6.pods;
+        self.config.v6 = self.config.v6.detecting(Detection::ByDevice, nothing);
         self
     }
 
