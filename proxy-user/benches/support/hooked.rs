@@ -67,7 +67,7 @@ impl Hooked {
 }
 
 fn ops(number: u32, backend: Backend<AddrV4>) -> Vec<Op> {
-    let region = number * 3;
+    let region = number * (RegionHeader::WORDS + 1);
     let mut ops = vec![
         Op::V4(FamilyOp::PutBackend {
             id: number,

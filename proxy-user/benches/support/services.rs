@@ -9,8 +9,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Backends of a service, for each family, where nothing else is said.
 pub(crate) const BACKENDS: u32 = 2;
-/// Words of a region before the ids of its backends.
-const HEADER: u32 = 2;
 const GENERATION: u32 = 1;
 
 /// Address of the first service, the others follow.
@@ -94,7 +92,7 @@ fn of_family<A: Address>(
         .clone()
         .map(|id| op(FamilyOp::PutBackend { id, row: row(id) }))
         .collect();
-    let start = (service - 1) * (HEADER + backends);
+    let start = (service - 1) * (RegionHeader::WORDS + backends);
     ops.push(Op::PutRegion {
         start,
         words: region(backends, ids),

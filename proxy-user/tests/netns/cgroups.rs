@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use proxy_common::{
     AddrV4, Address as _, Backend, Frontend, FrontendKey, FrontendKind, Locality, Port, Proto,
-    ServiceWord,
+    RegionHeader, ServiceWord,
 };
 use proxy_user::datapath::cgroup::{attach, find_root, is_root, mounted_root};
 use proxy_user::datapath::kernel::Kernel;
@@ -31,7 +31,7 @@ fn teach(pins: &Pins, pod: &Pod) {
         }),
         Op::PutRegion {
             start: 0,
-            words: vec![1, 1, 1],
+            words: [&RegionHeader::of_remote(1, 1).words()[..], &[1]].concat(),
         },
         Op::PutService {
             id: 1,

@@ -111,7 +111,7 @@ impl Options {
 }
 
 /// Seconds: what all tests take at most under emulation, and as much again.
-const LIMIT: u64 = 900;
+const LIMIT: u64 = 1500;
 /// What the first boot with KVM may take, which only shows whether it works.
 const TRIAL: Duration = Duration::from_secs(15);
 const CPUS: u8 = 2;
