@@ -88,11 +88,12 @@ impl Stage {
         })
     }
 
-    /// Fails unless the maps hold so many frontends and backends.
-    pub(crate) fn check(&mut self, frontends: u32, backends: u32) -> Result<()> {
+    /// Fails unless the maps hold so many Services of one port, and backends. A cluster address has a row of its
+    /// own besides, which refuses other ports.
+    pub(crate) fn check(&mut self, services: u32, backends: u32) -> Result<()> {
         let dump = self.sync.datapath().dump()?;
         let found = (dump.frontends_v4.len(), dump.backends_v4.len());
-        let wanted = (frontends as usize, backends as usize);
+        let wanted = (2 * services as usize, backends as usize);
         ensure!(
             found == wanted,
             "frontends and backends in the maps: {found:?}, not {wanted:?}"
