@@ -122,12 +122,12 @@ fn names(pods: &[Pod]) -> BTreeSet<String> {
     pods.iter().map(|pod| pod.name().to_owned()).collect()
 }
 
-/// A web server with this in the place of its answer.
+/// A web server with this in the place of its answer. It is one process: workers outlive a master that is killed.
 fn nginx(pod: &Pod, folder: &Path, port: u16, location: &str) -> Command {
     let home = folder.join(format!("nginx-{}", pod.name()));
     std::fs::create_dir(&home).unwrap();
     let text = format!(
-        "daemon off; pid nginx.pid; user root; worker_processes 1; error_log stderr;
+        "daemon off; master_process off; pid nginx.pid; user root; error_log stderr;
          events {{}}
          http {{
            access_log off;
