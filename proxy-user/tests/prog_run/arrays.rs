@@ -19,8 +19,13 @@ fn backend_v6(id: u32) -> Op {
     Op::V6(FamilyOp::PutBackend { id, row })
 }
 
+/// What a region of one backend holds.
+fn words() -> Vec<u32> {
+    [&RegionHeader::of_remote(9, 1).words()[..], &[5]].concat()
+}
+
 fn region(start: u32) -> Op {
-    let words = [&RegionHeader::of_remote(9, 1).words()[..], &[5]].concat();
+    let words = words();
     Op::PutRegion { start, words }
 }
 
@@ -41,7 +46,7 @@ fn first_and_last_rows_are_written_read_by_others_and_cleared() {
         backend_v6(1),
         backend_v6(last_v6),
         region(11),
-        region(room.slots - 3),
+        region(room.slots - words().len() as u32),
         service(1),
         service(last_service),
     ]);
@@ -59,12 +64,12 @@ fn first_and_last_rows_are_written_read_by_others_and_cleared() {
     assert_eq!(v4[1].1.address.ip().to_string(), "10.244.1.1");
     assert!(v4[1].1.is_local() && !v6[1].1.is_local());
     assert_eq!(v6[1].1.generation, 8);
-    assert_eq!(dump.slots[11..], [9, 1, 5], "as far as services point");
+    assert_eq!(dump.slots[11..], words(), "as far as services point");
     let word = ServiceWord::new(11, 9);
     assert_eq!(dump.services, [(1, word), (last_service, word)]);
     // The kernel finds them where the agent has put them.
     let slots = loaded.array::<u32>("SLOTS");
-    let found = [11, 12, 13, room.slots - 1].map(|index| slots.get(&index, 0).unwrap());
+    let found = [11, 12, 18, room.slots - 1].map(|index| slots.get(&index, 0).unwrap());
     assert_eq!(found, [9, 1, 5, 5]);
 
     let clears = |id_v4, id_v6, id| {
@@ -89,7 +94,7 @@ fn what_is_beyond_the_end_changes_nothing_and_names_the_map() {
     let beyond = [
         (backend_v4(room.backends_v4), Map::BackendsV4),
         (backend_v6(u32::MAX), Map::BackendsV6),
-        (region(room.slots - 2), Map::Slots),
+        (region(room.slots - words().len() as u32 + 1), Map::Slots),
         (region(u32::MAX), Map::Slots),
         (service(room.services), Map::Services),
     ];
